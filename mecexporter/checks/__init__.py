@@ -1,0 +1,1 @@
+"""Pure questions to the World, one file each."""

@@ -1,0 +1,1 @@
+"""Metrics declared as data, and pure functions that fill them."""

@@ -1,0 +1,1 @@
+"""All I/O: each source keeps one part of the World current."""

@@ -1,0 +1,1 @@
+"""HTTP: what operators, Prometheus and tools read."""
