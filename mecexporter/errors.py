@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Reason(str, Enum):
+class Reason(StrEnum):
     """Why a source has no answer: the bounded set behind the ``reason`` label."""
 
     PENDING = "pending"  # not asked yet

@@ -1,0 +1,121 @@
+"""A check is a pure question to the World; its answer may be 'cannot tell'."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, TypeAlias
+
+from mecexporter.state.observed import Fresh
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mecexporter.state.world import Role, World
+
+
+class Severity(StrEnum):
+    """How loudly a finding calls."""
+
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Sources disagree about one subject, and what an operator does about it.
+
+    Attributes:
+        subject: unique within the check; never error text.
+        summary: what is wrong, with the values seen.
+        remedy: what to do, with the values to use.
+        hold: seconds for which it must be seen without a break before it is reported.
+        reads: distinct reads that must show it before it is reported.
+        read_at: when the read that shows it was made; what makes reads distinct.
+        since: when the trouble began, where the World knows it better than by having looked twice.
+    """
+
+    subject: str
+    summary: str
+    remedy: str
+    read_at: float
+    hold: float = 0.0
+    reads: int = 1
+    since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Sources that are needed and not fresh: say nothing, and say that."""
+
+    missing: tuple[str, ...]
+
+
+Verdict: TypeAlias = tuple[Finding, ...] | Unknown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A named question.
+
+    Attributes:
+        title: 'true when …', one line for people.
+        roles: where it applies.
+        sources: those it can't do without; it applies where all of them do.
+        alert_for: Prometheus' ``for`` of its alert, on top of what the check itself waits.
+    """
+
+    name: str
+    severity: Severity
+    title: str
+    roles: frozenset[Role]
+    sources: tuple[str, ...]
+    alert_for: str
+    ask: Callable[[World], Verdict]
+
+    def applies(self, world: World) -> bool:
+        """Whether this node has the role and the sources, and nobody disabled it."""
+        return (
+            bool(self.roles & world.roles)
+            and world.applicable.issuperset(self.sources)
+            and self.name not in world.settings.disabled_checks
+        )
+
+
+def check(
+    *, severity: Severity, title: str, roles: frozenset[Role], sources: tuple[str, ...], alert_for: str
+) -> Callable[[Callable[[World], Verdict]], Check]:
+    """Declare a check: its name is the function's, and the module's."""
+
+    def declare(ask: Callable[[World], Verdict]) -> Check:
+        return Check(
+            name=ask.__name__,
+            severity=severity,
+            title=title,
+            roles=roles,
+            sources=sources,
+            alert_for=alert_for,
+            ask=ask,
+        )
+
+    return declare
+
+
+def unknown(world: World, *sources: str) -> Unknown:
+    """Which of the sources are not fresh, for a check that has just seen that one is not."""
+    return Unknown(tuple(s for s in sources if not isinstance(world.part(s), Fresh)))
+
+
+def discover() -> tuple[Check, ...]:
+    """Every check of this package, by name; one a module."""
+    package = __name__.rpartition(".")[0]
+    root = import_module(package)
+    found = {
+        thing.name: thing
+        for info in iter_modules(root.__path__)
+        for thing in vars(import_module(f"{package}.{info.name}")).values()
+        if isinstance(thing, Check)
+    }
+    return tuple(found[name] for name in sorted(found))

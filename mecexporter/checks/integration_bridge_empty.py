@@ -1,0 +1,53 @@
+"""A chassis whose integration bridge has no flows carries no traffic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mecexporter.checks.base import Finding, Severity, Unknown, check
+from mecexporter.checks.words import restore_settings
+from mecexporter.state.observed import Fresh
+from mecexporter.state.world import Role
+
+if TYPE_CHECKING:
+    from mecexporter.checks.base import Verdict
+    from mecexporter.state.world import World
+
+
+@check(
+    severity=Severity.CRITICAL,
+    title="the integration bridge has 0 visible flows or is missing, while ovn-remote or memory calls this a chassis",
+    roles=frozenset({Role.COMPUTE}),
+    sources=("openflow", "ovs"),
+    alert_for="0s",
+)
+def integration_bridge_empty(world: World) -> Verdict:
+    """Believe OpenFlow's own count; 'no such bridge' comes from the database."""
+    if not isinstance(world.ovs, Fresh):
+        return Unknown(("ovs",))
+    ovs = world.ovs.value
+    name = ovs.integration_bridge
+    if not ovs.ovn_remote and world.memory.identity is None:
+        return ()
+    if ovs.bridge(name) is None:
+        summary, at = f"there is no bridge {name}: no VM of this host has a network", world.ovs.at
+    else:
+        if not isinstance(world.openflow, Fresh) or world.openflow.value.bridge != name:
+            return Unknown(("openflow",))
+        if world.openflow.value.flows:
+            return ()
+        summary, at = f"{name} has no flows: no VM of this host has a network", world.openflow.at
+    return (
+        Finding(
+            subject=world.hostname,
+            summary=summary,
+            remedy=(
+                "mend what else is reported for this node first (its id, ovn-controller); then restart ovn-controller"
+                if ovs.ovn_remote
+                else f"ovn-remote is gone: {restore_settings(world)}; then restart ovn-controller"
+            ),
+            hold=world.settings.grace_bridge,
+            reads=2,
+            read_at=at,
+        ),
+    )

@@ -1,0 +1,53 @@
+"""An interface with an iface-id that ovn-controller has not installed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mecexporter.checks.base import Finding, Severity, Unknown, check, unknown
+from mecexporter.checks.controller import controller_is_down
+from mecexporter.checks.words import quoted
+from mecexporter.state.observed import Fresh
+from mecexporter.state.world import Role
+
+if TYPE_CHECKING:
+    from mecexporter.checks.base import Verdict
+    from mecexporter.state.world import World
+
+HOLD = 60.0
+
+
+@check(
+    severity=Severity.WARNING,
+    title="an interface with an iface-id has no ovn-installed for over 60 s, while ovn-controller is connected",
+    roles=frozenset({Role.COMPUTE}),
+    sources=("ovn_controller", "ovs"),
+    alert_for="5m",
+)
+def ovs_interface_orphaned(world: World) -> Verdict:
+    """Read Interface.external_ids; with ovn-controller down, that is the finding, and not each port of the host."""
+    if not isinstance(world.ovs, Fresh):
+        return unknown(world, "ovs")
+    down = controller_is_down(world)
+    if down is None:
+        return Unknown(("ovn_controller",))
+    if down:
+        return ()
+    ovs, at = world.ovs.value, world.ovs.at
+    return tuple(
+        Finding(
+            subject=f"{i.bridge}/{i.name}",
+            summary=(
+                f"interface {quoted(i.name)} asks for logical port {quoted(i.iface_id)}, not installed by OVN here"
+            ),
+            remedy=(
+                f"see where OVN has it (ovn-sbctl find Port_Binding logical_port={quoted(i.iface_id)}); if the port or "
+                f"its guest is gone: ovs-vsctl del-port {quoted(i.bridge)} {quoted(i.name)}"
+            ),
+            reads=2,
+            hold=HOLD,
+            read_at=at,
+        )
+        for i in ovs.interfaces
+        if i.bridge == ovs.integration_bridge and i.iface_id is not None and not i.ovn_installed
+    )

@@ -1,0 +1,50 @@
+"""The next start of Open vSwitch will change the id."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mecexporter.checks.base import Finding, Severity, Unknown, check, unknown
+from mecexporter.checks.words import quoted, uses_file
+from mecexporter.errors import Reason
+from mecexporter.state.observed import Fresh
+from mecexporter.state.world import Role
+
+if TYPE_CHECKING:
+    from mecexporter.checks.base import Verdict
+    from mecexporter.state.world import World
+
+
+@check(
+    severity=Severity.WARNING,
+    title="the next restart will change the id: system-id.conf is absent, empty or different, where ovs-ctl uses it",
+    roles=frozenset({Role.COMPUTE}),
+    sources=("host", "ovs"),
+    alert_for="5m",
+)
+def system_id_mismatch(world: World) -> Verdict:
+    """Compare the file with the database; ovs-ctl overwrites the latter with the former at each start."""
+    if not isinstance(world.host, Fresh) or not isinstance(world.ovs, Fresh):
+        return unknown(world, "host", "ovs")
+    file = world.host.value.system_id_file
+    system_id = world.ovs.value.system_id
+    if not uses_file(world) or not system_id:
+        return ()
+    if file.trouble not in (None, Reason.MISSING):
+        return Unknown(("host",))
+    if file.content == system_id:
+        return ()
+    what = {None: "does not exist", "": "is empty"}.get(file.content, f"holds {quoted(file.content or '')}")
+    return (
+        Finding(
+            subject=world.hostname,
+            summary=f"{file.path} {what}, the id in force is {quoted(system_id)}: the next start changes it",
+            remedy=(
+                f"if {quoted(system_id)} is right: echo {quoted(system_id)} > {quoted(file.path)} "
+                "(its directory must be writable by root; otherwise correct the database)"
+            ),
+            reads=2,
+            hold=5.0,
+            read_at=world.host.at,
+        ),
+    )

@@ -1,0 +1,121 @@
+"""A view in, an exposition out: one cached block a collector; one that fails costs only itself."""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from prometheus_client import exposition
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector as LibraryCollector
+from prometheus_client.registry import CollectorRegistry
+
+from mecexporter.metrics.spec import Kind, Metric, MetricContractError, Stability
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prometheus_client.metrics_core import Metric as Family
+
+    from mecexporter.metrics.registry import Collector, View
+    from mecexporter.metrics.spec import Sample
+
+log = logging.getLogger(__name__)
+
+COLLECTOR_SUCCESS = Metric(
+    name="mecexporter_collector_success",
+    help="Whether the collector rendered without an error (1) or not (0).",
+    labels=("collector",),
+    stability=Stability.STABLE,
+)
+
+
+class Format(Enum):
+    """The exposition formats served; the value is the HTTP content type."""
+
+    TEXT = exposition.CONTENT_TYPE_PLAIN_0_0_4
+    OPENMETRICS = openmetrics.CONTENT_TYPE_LATEST
+
+
+def negotiate(accept: str) -> Format:
+    """Choose by the Accept header as prometheus-client does: OpenMetrics where it is asked for."""
+    wanted = (part.partition(";")[0].strip() for part in accept.split(","))
+    return Format.OPENMETRICS if "application/openmetrics-text" in wanted else Format.TEXT
+
+
+class Renderer:
+    """Keeps each collector's last block, by format, for as long as what it reads is the same."""
+
+    def __init__(self, collectors: Iterable[Collector]) -> None:
+        self._collectors = tuple(collectors)
+        self._blocks: dict[tuple[str, Format], tuple[tuple[object, ...], bytes, bool]] = {}
+
+    def render(self, view: View, form: Format = Format.TEXT) -> bytes:
+        """The whole exposition."""
+        blocks: list[bytes] = []
+        verdicts: list[Sample] = []
+        for c in self._collectors:
+            block, good = self._block(c, view, form)
+            blocks.append(block)
+            verdicts.append(COLLECTOR_SUCCESS(good, collector=c.name))
+        blocks.append(_text([_family(COLLECTOR_SUCCESS, verdicts)], form))
+        if form is Format.OPENMETRICS:
+            blocks.append(b"# EOF\n")
+        return b"".join(blocks)
+
+    def _block(self, c: Collector, view: View, form: Format) -> tuple[bytes, bool]:
+        reads = c.reads(view)
+        known = self._blocks.get((c.name, form))
+        if (
+            known
+            and len(known[0]) == len(reads)
+            and all(a is b or a == b for a, b in zip(known[0], reads, strict=True))
+        ):
+            return known[1], known[2]
+        try:
+            block, good = _text(_families(c, view), form), True
+        except Exception:  # a collector's bug must not take the other collectors along
+            log.exception("collector failed", extra={"collector": c.name})
+            block, good = b"", False
+        self._blocks[c.name, form] = (reads, block, good)
+        return block, good
+
+
+def _families(c: Collector, view: View) -> list[Family]:
+    by_metric: dict[Metric, list[Sample]] = {m: [] for m in c.metrics}
+    for sample in c.collect(view):
+        if sample.metric not in by_metric:
+            raise MetricContractError(f"collector {c.name} emits {sample.metric.name}, which it does not declare")
+        by_metric[sample.metric].append(sample)
+    return [_family(metric, samples) for metric, samples in by_metric.items() if samples]
+
+
+def _family(metric: Metric, samples: Iterable[Sample]) -> Family:
+    make = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
+    family = make(metric.name, metric.help, labels=metric.labels)
+    seen: set[tuple[str, ...]] = set()
+    for sample in samples:
+        if sample.labels in seen:  # Prometheus would refuse the whole scrape
+            raise MetricContractError(f"{metric.name}: two samples with labels {sample.labels}")
+        seen.add(sample.labels)
+        family.add_metric(sample.labels, sample.value)
+    return family
+
+
+class _Families(LibraryCollector):
+    def __init__(self, families: list[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Family]:
+        return self._families
+
+
+def _text(families: list[Family], form: Format) -> bytes:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(families))
+    if form is Format.OPENMETRICS:
+        text: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]  # the library has no type here
+        return text.removesuffix(b"# EOF\n")
+    return exposition.generate_latest(registry)

@@ -1,0 +1,137 @@
+"""Open vSwitch on this host, as conf.db, ovs-vswitchd and OpenFlow tell it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class InterfaceKind(StrEnum):
+    """What an OVS interface is for; the bounded set behind the ``kind`` label."""
+
+    VIF = "vif"  # external_ids:iface-id: a logical port's interface
+    TUNNEL = "tunnel"
+    UPLINK = "uplink"  # a system or DPDK port of a bridge that is not the integration bridge
+    PATCH = "patch"
+    INTERNAL = "internal"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """A row of Interface with what its Port and Bridge say (ovs-vswitchd.conf.db(5)).
+
+    Attributes:
+        type: the column of that name; the database's empty string means ``system``.
+        remote_chassis: Port.external_ids:ovn-chassis-id, set by ovn-controller on its tunnels.
+        ofport: OpenFlow port; -1 where ovs-vswitchd could not add it, None where it has not said.
+        error: what ovs-vswitchd says is wrong, None if nothing.
+        bfd_state: Interface.bfd_status:state where BFD is enabled, else None.
+    """
+
+    bridge: str
+    name: str
+    type: str
+    kind: InterfaceKind
+    iface_id: str | None
+    ovn_installed: bool
+    remote_chassis: str | None
+    ofport: int | None
+    error: str | None
+    link_state: str | None
+    bfd_state: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bridge:
+    """A row of Bridge; ``nb_cfg`` is external_ids:ovn-nb-cfg, what ovn-controller installed last, if ever."""
+
+    name: str
+    datapath_type: str
+    nb_cfg: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What passed an interface since it or the exporter began (netdev statistics; packets and bytes)."""
+
+    rx_packets: int = 0
+    tx_packets: int = 0
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    rx_errors: int = 0
+    tx_errors: int = 0
+    rx_dropped: int = 0
+    tx_dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OvsConf:
+    """The Open_vSwitch database of this host.
+
+    Attributes:
+        system_id: external_ids:system-id; None where the key is absent, '' where it is empty.
+        integration_bridge: the name in force: configured, else external_ids:ovn-bridge, else br-int.
+        remembered_ids: the ids in other_config:ovn-chassis-idx-<id>, which ovn-controller leaves there.
+        traffic_by_kind: monotonic sums over all interfaces of a kind, those that are gone included.
+        traffic: by (bridge, interface), of uplinks, tunnels and interfaces with an error only.
+    """
+
+    system_id: str | None
+    hostname: str | None
+    ovn_remote: str | None
+    encap_types: tuple[str, ...]
+    encap_ips: tuple[str, ...]
+    integration_bridge: str
+    remembered_ids: tuple[str, ...]
+    ovs_version: str | None
+    schema_version: str | None
+    bridges: tuple[Bridge, ...]
+    interfaces: tuple[Interface, ...]
+    traffic_by_kind: Mapping[InterfaceKind, Counters]
+    traffic: Mapping[tuple[str, str], Counters]
+
+    def bridge(self, name: str) -> Bridge | None:
+        """The bridge of that name, if there is one."""
+        return next((b for b in self.bridges if b.name == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Datapath:
+    """Lookups of one datapath since it was created (ovs-dpctl(8), ``show``)."""
+
+    name: str
+    hit: int
+    missed: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upcalls:
+    """The datapath flows that ovs-vswitchd keeps, and how long its revalidators need (``upcall/show``)."""
+
+    datapath: str
+    flows: int
+    flow_limit: int
+    dump_duration_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vswitchd:
+    """What ovs-vswitchd tells of itself."""
+
+    version: str | None
+    datapaths: tuple[Datapath, ...]
+    upcalls: tuple[Upcalls, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeFlows:
+    """OpenFlow's own count of the flows of one bridge; ovs-vswitchd's hidden flows are not in it."""
+
+    bridge: str
+    flows: int

@@ -1,0 +1,180 @@
+"""The one immutable picture that every check and collector reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from mecexporter.state.observed import Absent, Fresh, Observed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mecexporter.errors import Reason
+    from mecexporter.state.host import HostFacts
+    from mecexporter.state.ovn import ChassisLookup, OvnController
+    from mecexporter.state.ovs import BridgeFlows, OvsConf, Vswitchd
+
+
+class Role(StrEnum):
+    """What a node does for the cloud."""
+
+    COMPUTE = "compute"
+    CENTRAL = "central"
+    API = "api"
+
+
+class SystemIdPolicy(StrEnum):
+    """Whether the next start takes the id from system-id.conf: found out, yes, or no."""
+
+    AUTO = "auto"
+    FILE = "file"
+    IGNORE = "ignore"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an operator may set of how the World is judged (durations in seconds)."""
+
+    system_id_policy: SystemIdPolicy = SystemIdPolicy.AUTO
+    shared_hostnames: frozenset[str] = frozenset()
+    grace_identity: float = 120.0
+    grace_bridge: float = 30.0
+    findings_limit: int = 100
+    disabled_checks: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceStatus:
+    """How a source fares; counters run from the exporter's start.
+
+    Attributes:
+        last_success: when it last answered, None if never.
+        duration: seconds that the last read took.
+        errors: reason -> how many reads failed so.
+        rounds: reads that ended, well or badly.
+    """
+
+    last_success: float | None = None
+    duration: float | None = None
+    errors: Mapping[Reason, int] = field(default_factory=lambda: MappingProxyType({}))
+    rounds: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """The id under which this node was last healthy, and what it was told then (to put it back)."""
+
+    system_id: str
+    since: float
+    ovn_remote: str | None = None
+    encap_types: tuple[str, ...] = ()
+    encap_ips: tuple[str, ...] = ()
+    hostname: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """A component's version and when the exporter first saw it (Unix seconds)."""
+
+    version: str
+    first_seen: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What outlives a restart (state_dir), but for the last two: a running proof of health.
+
+    Attributes:
+        nb_cfg_seen_under: the id under which br-int last carried an ovn-nb-cfg.
+        id_file_seen: whether system-id.conf was ever there.
+        healthy_id: the id that all signs have agreed on without a break since healthy_since.
+    """
+
+    roles: frozenset[Role] = frozenset()
+    northd: bool = False
+    identity: Identity | None = None
+    nb_cfg_seen_under: str | None = None
+    id_file_seen: bool = False
+    versions: Mapping[str, Version] = field(default_factory=lambda: MappingProxyType({}))
+    healthy_id: str | None = None
+    healthy_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """The exporter itself; ``started`` is Unix time."""
+
+    cpu_seconds: float
+    resident_bytes: int
+    started: float
+    state_saved: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Everything known now.
+
+    Attributes:
+        now: the exporter's clock, seconds: Unix time at start, then the monotonic clock. No step of the system's
+            clock changes an age.
+        skew: what to add to such a time to have today's Unix time (0 unless the system's clock was stepped).
+        hostname: the name of this host in findings and labels.
+        applicable: the sources that belong to this node's roles and are configured.
+        status: by source.
+    """
+
+    now: float
+    skew: float = 0.0
+    hostname: str
+    settings: Settings
+    roles: frozenset[Role] = frozenset()
+    applicable: frozenset[str] = frozenset()
+    status: Mapping[str, SourceStatus] = field(default_factory=lambda: MappingProxyType({}))
+    memory: Memory = Memory()
+    process: Process | None = None
+    ovs: Observed[OvsConf]
+    vswitchd: Observed[Vswitchd]
+    openflow: Observed[BridgeFlows]
+    ovn_controller: Observed[OvnController]
+    chassis_lookup: Observed[ChassisLookup]
+    host: Observed[HostFacts]
+
+    def part(self, source: str) -> Observed[object]:
+        """What a source last said; its name is the field's."""
+        value = getattr(self, source)
+        if not isinstance(value, (Fresh, Absent)):
+            raise KeyError(source)
+        return value
+
+    def versions(self) -> Mapping[str, str]:
+        """Component -> version, of what is fresh now."""
+        found: dict[str, str | None] = {}
+        if isinstance(self.host, Fresh):
+            found["kernel"] = self.host.value.kernel
+        if isinstance(self.ovs, Fresh):
+            found["ovs"] = self.ovs.value.ovs_version
+            found["ovs_schema"] = self.ovs.value.schema_version
+        if isinstance(self.vswitchd, Fresh):
+            found["ovs"] = self.vswitchd.value.version or found.get("ovs")
+        if isinstance(self.ovn_controller, Fresh):
+            found["ovn"] = self.ovn_controller.value.version
+        return {component: version for component, version in found.items() if version}
+
+
+def empty_world(now: float, hostname: str, settings: Settings) -> World:
+    """A World before the first answer of any source."""
+    nothing = Absent("not asked yet", now, now)
+    return World(
+        now=now,
+        hostname=hostname,
+        settings=settings,
+        ovs=nothing,
+        vswitchd=nothing,
+        openflow=nothing,
+        ovn_controller=nothing,
+        chassis_lookup=nothing,
+        host=nothing,
+    )
