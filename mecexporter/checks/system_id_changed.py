@@ -43,7 +43,7 @@ def system_id_changed(world: World) -> Verdict:
             ),
             remedy=(
                 f"put the old id back: {put_back(world, now.origin, remembered.system_id)}. If the new id is meant: "
-                f"ovn-sbctl chassis-del {quoted(remembered.system_id)} on the Southbound database; this clears when the "
+                f"ovn-sbctl chassis-del {quoted(remembered.system_id)} in Southbound; this clears when the "
                 f"node has been healthy under it for {world.settings.grace_identity:.0f} s"
             ),
             # ovs-ctl takes a moment between the empty database and the id it writes.

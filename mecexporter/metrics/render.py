@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector as LibraryCollector
 from prometheus_client.registry import CollectorRegistry
 
 from mecexporter.metrics.spec import Kind, Metric, MetricContractError, Stability
+from mecexporter.state.observed import Absent, Fresh
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,11 +69,7 @@ class Renderer:
     def _block(self, c: Collector, view: View, form: Format) -> tuple[bytes, bool]:
         reads = c.reads(view)
         known = self._blocks.get((c.name, form))
-        if (
-            known
-            and len(known[0]) == len(reads)
-            and all(a is b or a == b for a, b in zip(known[0], reads, strict=True))
-        ):
+        if known and len(known[0]) == len(reads) and all(_same(a, b) for a, b in zip(known[0], reads, strict=True)):
             return known[1], known[2]
         try:
             block, good = _text(_families(c, view), form), True
@@ -81,6 +78,11 @@ class Renderer:
             block, good = b"", False
         self._blocks[c.name, form] = (reads, block, good)
         return block, good
+
+
+def _same(a: object, b: object) -> bool:
+    """Whether a part of the view is what it was; an answer is another one even if it says the same."""
+    return a is b or (not isinstance(a, (Fresh, Absent)) and a == b)
 
 
 def _families(c: Collector, view: View) -> list[Family]:

@@ -32,7 +32,7 @@ def effective_id(world: World) -> EffectiveId | tuple[str, ...]:
     if host.commandline_id:
         return EffectiveId("commandline", host.commandline_id)
     override = host.override_file
-    if override.content:
+    if override.content is not None:
         return EffectiveId("override", override.content)
     if override.trouble not in (None, Reason.MISSING):
         return ("host",)  # it may name another id, and we can't read it

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mecexporter.state.observed import Absent, Fresh, Observed
 
@@ -148,6 +148,11 @@ class World:
         if not isinstance(value, (Fresh, Absent)):
             raise KeyError(source)
         return value
+
+    def with_part(self, source: str, outcome: Observed[Any]) -> World:
+        """The same World with what a source said last."""
+        self.part(source)
+        return replace(self, **{source: outcome})  # type: ignore[arg-type]  # part() knows that it is a source's field
 
     def versions(self) -> Mapping[str, str]:
         """Component -> version, of what is fresh now."""

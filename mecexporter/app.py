@@ -1,0 +1,340 @@
+"""The engine: keeps the World from the sources, asks the checks, remembers, and serves views of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import resource
+import socket
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from mecexporter import roles
+from mecexporter.checks import base as checks
+from mecexporter.checks.identity import remember
+from mecexporter.checks.ledger import Ledger, Report
+from mecexporter.errors import MecExporterError, Reason
+from mecexporter.metrics.registry import View
+from mecexporter.sources.base import Supervisor
+from mecexporter.sources.chassis_lookup import ChassisLookupSource
+from mecexporter.sources.host import HostPaths, HostSource
+from mecexporter.sources.jsonrpc import TlsFiles
+from mecexporter.sources.openflow_source import OpenFlowSource
+from mecexporter.sources.ovn_controller import OvnControllerSource
+from mecexporter.sources.ovs import OvsSource
+from mecexporter.sources.vswitchd import VswitchdSource
+from mecexporter.state.observed import Absent, Fresh
+from mecexporter.state.world import Process, Settings, Version, empty_world
+from mecexporter.store import Saved, forget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mecexporter.config import Config
+    from mecexporter.sources.base import Source
+    from mecexporter.state.observed import Observed
+    from mecexporter.state.world import Memory, SourceStatus, World
+    from mecexporter.store import Store
+
+log = logging.getLogger(__name__)
+
+_TICK = 1.0  # seconds between looks while some grace runs
+_IDLE_TICK = 5.0
+_SAVE_EVERY = 2.0
+
+
+def make_clock() -> Callable[[], float]:
+    """Unix time now, and from then on the monotonic clock's pace."""
+    offset = time.time() - time.monotonic()
+    return lambda: offset + time.monotonic()
+
+
+def settings(config: Config) -> Settings:
+    """What checks need of the configuration."""
+    return Settings(
+        system_id_policy=config.ovs.system_id_policy,
+        shared_hostnames=frozenset(config.ovn.shared_hostnames),
+        grace_identity=config.grace.identity,
+        grace_bridge=config.grace.bridge,
+        findings_limit=config.findings.limit,
+        disabled_checks=frozenset(config.checks.disable),
+    )
+
+
+def make_sources(config: Config) -> tuple[Source[Any], ...]:
+    """Every source that is not disabled; whether it applies is asked of the World."""
+    live, ovs, ovn = config.intervals.live, config.ovs, config.ovn
+    tls = ovn.tls
+    files = (
+        TlsFiles(Path(tls.private_key), Path(tls.certificate), Path(tls.ca_certificate))
+        if tls.private_key and tls.certificate and tls.ca_certificate
+        else None
+    )
+    every: list[Source[Any]] = [
+        HostSource(
+            HostPaths(
+                proc=Path(config.host.proc),
+                system_id_file=Path(ovs.system_id_file),
+                override_file=Path(ovs.system_id_override_file or "/etc/system-id-override"),
+                ovn_run_dir=Path(ovn.run_dir),
+                signs=roles.signs(config),
+            ),
+            live,
+        ),
+        OvsSource(ovs.database, ovs.integration_bridge, live),
+        VswitchdSource(Path(ovs.run_dir), _path(ovs.vswitchd_control), live),
+        OpenFlowSource(Path(ovs.run_dir), live),
+        OvnControllerSource(Path(ovn.run_dir), _path(ovn.controller_control), live),
+    ]
+    if ovn.chassis_lookup.enabled:
+        every.append(
+            ChassisLookupSource(ovn.southbound.database, files, interval=ovn.chassis_lookup.interval, again=live)
+        )
+    return tuple(s for s in every if s.name not in config.sources.disable)
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+class Engine:
+    """One node's exporter, without its listeners; the web layer's Site.
+
+    Args:
+        config: the configuration.
+        store: where what must outlive a restart is kept.
+        saved: what was kept there.
+        read_only: never write to the store.
+    """
+
+    def __init__(self, config: Config, store: Store, saved: Saved, *, read_only: bool = False) -> None:
+        self._config = config
+        self._store = store
+        self._read_only = read_only
+        self._clock = make_clock()
+        self._started = time.time()
+        now = self._clock()
+        self._sources = {s.name: s for s in make_sources(config)}
+        self._checks = checks.discover()
+        self._ledger = Ledger(saved.findings, now)
+        self._world = replace(
+            empty_world(now, config.host.hostname or socket.gethostname(), settings(config)), memory=saved.memory()
+        )
+        self._report = Report()
+        self._open: dict[tuple[str, str], tuple[str, str]] = {}
+        self._changed = asyncio.Event()
+        self._state_saved = True
+        self._sampled = 0.0
+        chance = random.Random()  # noqa: S311  # jitter is no secret
+        self._supervisors = tuple(
+            Supervisor(
+                s,
+                world=lambda: self._world,
+                publish=self._publish,
+                wanted=self._wanted(s),
+                clock=self._clock,
+                chance=chance,
+            )
+            for s in self._sources.values()
+        )
+        self._evaluate()
+
+    def view(self) -> View:
+        """The World now; an answer that has become too old since the last look is no answer."""
+        if self._too_old(self._clock()):
+            self._evaluate()
+        return View(self._world, self._report)
+
+    def ready(self) -> bool:
+        """Whether every source that is asked has ended a round, and what they told has been looked at."""
+        asked = [s.name for s in self._sources.values() if self._wanted(s)(self._world)]
+        return not self._changed.is_set() and all(name in self._world.status for name in asked)
+
+    def forget(self, what: str) -> None:
+        """Drop from memory, and from the store.
+
+        Raises:
+            MecExporterError: there is no such thing, or the store can't be written.
+        """
+        kept = forget(self._saved(), what)
+        self._world = replace(self._world, memory=kept.memory())
+        self._evaluate()
+        self._store.save(self._saved())
+
+    async def run(self) -> None:
+        """Keep everything current until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for s in self._supervisors:
+                    group.create_task(s.run(), name=f"source {s.source.name}")
+                group.create_task(self._look(), name="checks")
+                if not self._read_only:
+                    group.create_task(self._keep(), name="store")
+        finally:
+            if not self._read_only:
+                self._save(self._saved())
+
+    def _wanted(self, source: Source[Any]) -> Callable[[World], bool]:
+        """Whether a source is to be asked: where it applies, and where roles are told by what it says."""
+        tells_roles = self._config.roles == "auto" and source.name == "ovs"
+        return lambda world: tells_roles or self._applies(source, world)
+
+    def _applies(self, source: Source[Any], world: World) -> bool:
+        return (not source.roles or bool(source.roles & world.roles)) and source.configured(world)
+
+    def _publish(self, source: Source[Any], outcome: Observed[Any], status: SourceStatus) -> None:
+        before = self._world.part(source.name)
+        if isinstance(outcome, Absent) and (
+            isinstance(before, Fresh) or (before.reason, before.why) != (outcome.reason, outcome.why)
+        ):
+            level = logging.WARNING if source.name in self._world.applicable else logging.DEBUG
+            log.log(level, "source lost", extra={"source": source.name, "reason": outcome.reason, "why": outcome.why})
+        elif isinstance(outcome, Fresh) and isinstance(before, Absent):
+            log.info("source answers", extra={"source": source.name})
+        known = MappingProxyType({**self._world.status, source.name: status})
+        self._world = replace(self._world.with_part(source.name, outcome), status=known)
+        self._changed.set()
+
+    async def _look(self) -> None:
+        while True:
+            waiting = self._report.pending or self._world.memory.healthy_since is not None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK if waiting else _IDLE_TICK):
+                    await self._changed.wait()
+            # What several sources publish in one go is looked at once.
+            await asyncio.sleep(0.02)
+            self._evaluate()
+
+    def _too_old(self, now: float) -> list[str]:
+        return [
+            name
+            for name, source in self._sources.items()
+            if isinstance(part := self._world.part(name), Fresh) and now - part.at > source.lifetime
+        ]
+
+    def _evaluate(self) -> None:
+        """Ask all checks of the World as it is now."""
+        self._changed.clear()
+        now = self._clock()
+        world = replace(self._world, now=now, skew=self._skew(now), process=self._process(now))
+        for name in self._too_old(now):
+            part = world.part(name)
+            since = part.at if isinstance(part, Fresh) else now
+            old = Absent(f"the last answer is {now - since:.0f} s old", since, now, Reason.STALE)
+            world = world.with_part(name, old)
+        world = replace(world, hostname=self._hostname(world))
+        world = replace(world, roles=roles.in_force(world, self._config))
+        world = replace(world, applicable=frozenset(n for n, s in self._sources.items() if self._applies(s, world)))
+        memory = self._remember(world)
+        if memory.roles != world.memory.roles:
+            world = replace(world, memory=memory, roles=roles.in_force(world, self._config))
+        self._world = replace(world, memory=memory)
+        self._report = self._ledger.advance(self._checks, self._world)
+        self._log_findings()
+        for s in self._supervisors:
+            s.poke(self._world)
+
+    def _remember(self, world: World) -> Memory:
+        memory = remember(world)
+        if self._config.roles == "auto":
+            memory = replace(memory, roles=memory.roles | roles.found(world, self._config))
+        if isinstance(world.host, Fresh) and "northd" in world.host.value.signs:
+            memory = replace(memory, northd=True)
+        versions = {
+            component: version
+            for component, version in world.versions().items()
+            if component not in memory.versions or memory.versions[component].version != version
+        }
+        if versions:
+            when = now_unix(world)
+            seen = {c: Version(version=v, first_seen=when) for c, v in versions.items()}
+            for component, version in versions.items():
+                if component in memory.versions:
+                    was = memory.versions[component].version
+                    log.warning("version changed", extra={"component": component, "was": was, "now": version})
+            memory = replace(memory, versions=MappingProxyType({**memory.versions, **seen}))
+        if memory.identity != world.memory.identity and memory.identity is not None:
+            log.info("identity remembered", extra={"system_id": memory.identity.system_id})
+        return memory
+
+    def _hostname(self, world: World) -> str:
+        """As configured, else as Open vSwitch has it or last had it, else as the kernel has it."""
+        if self._config.host.hostname:
+            return self._config.host.hostname
+        if isinstance(world.ovs, Fresh) and world.ovs.value.hostname:
+            return world.ovs.value.hostname
+        if world.memory.identity and world.memory.identity.hostname:
+            return world.memory.identity.hostname
+        return world.hostname
+
+    def _skew(self, now: float) -> float:
+        skew = time.time() - now
+        return float(round(skew)) if abs(skew) > 1 else 0.0
+
+    def _process(self, now: float) -> Process | None:
+        """Sampled at the pace of live reads."""
+        if now - self._sampled < self._config.intervals.live and self._world.process is not None:
+            return self._world.process
+        self._sampled = now
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        try:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+        except (OSError, ValueError, IndexError):
+            return None
+        return Process(
+            cpu_seconds=usage.ru_utime + usage.ru_stime,
+            resident_bytes=pages * os.sysconf("SC_PAGE_SIZE"),
+            started=self._started,
+            state_saved=self._state_saved,
+        )
+
+    def _log_findings(self) -> None:
+        """One line when a finding opens, one when it closes; what can't be told now is neither."""
+        now = {
+            (f.check, f.subject): (str(f.severity), f.summary)
+            for found in self._report.findings.values()
+            for f in found
+        }
+        for (check, subject), (severity, summary) in now.items():
+            if (check, subject) not in self._open:
+                extra = {"check": check, "severity": severity, "subject": subject, "summary": summary}
+                log.warning("finding opened", extra=extra)
+        for check, subject in self._open.keys() - now.keys():
+            if check not in self._report.unknown:
+                log.info("finding closed", extra={"check": check, "subject": subject})
+        kept = {key: value for key, value in self._open.items() if key[0] in self._report.unknown}
+        self._open = kept | now
+
+    def _saved(self) -> Saved:
+        skew = self._world.skew
+        first_seen = self._ledger.first_seen()
+        return Saved.of(
+            self._world.memory,
+            {check: {s: round(t + skew, 3) for s, t in subjects.items()} for check, subjects in first_seen.items()},
+        )
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(_SAVE_EVERY)
+            await asyncio.to_thread(self._save, self._saved())
+
+    def _save(self, saved: Saved) -> None:
+        try:
+            self._store.save(saved)
+        except MecExporterError as error:
+            if self._state_saved:
+                log.warning("state is not saved", extra={"why": str(error)})
+            self._state_saved = False
+        else:
+            self._state_saved = True
+
+
+def now_unix(world: World) -> float:
+    """The moment of a World as Unix time."""
+    return world.now + world.skew

@@ -1,0 +1,299 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import http.client
+import json
+import logging
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from mecexporter import __version__, logs
+from mecexporter.checks import base as checks
+from mecexporter.config import Config, Duration, effective, load
+from mecexporter.errors import ConfigError, MecExporterError
+from mecexporter.store import FORGETTABLE, Store, forget
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mecexporter.app import Engine
+    from mecexporter.web.findings import FindingsDocument
+    from mecexporter.web.sources import SourcesDocument
+
+log = logging.getLogger(__name__)
+
+EXIT_FAILED = 1  # run: it could not do what it was asked
+EXIT_USAGE = 2  # bad configuration or usage, but for check
+EXIT_CANNOT_TELL = 3  # check: also bad configuration or usage
+
+ALONE_SECONDS = 45.0
+"""How long ``check`` reads for itself at most, where no service runs."""
+_ALONE_INTERVAL = 2.0
+_SETTLED_AFTER = 12.0  # seconds in which checks that need several quick reads have had them
+_ASK_SECONDS = 5.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    usage = EXIT_CANNOT_TELL if "check" in arguments[:1] else EXIT_USAGE
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as stop:  # argparse has said why
+        return usage if stop.code else 0
+    try:
+        return int(options.command(options))
+    except ConfigError as error:
+        print(f"mecexporter: {error}", file=sys.stderr)
+        return usage
+    except MecExporterError as error:
+        print(f"mecexporter: {error}", file=sys.stderr)
+        return EXIT_CANNOT_TELL if usage == EXIT_CANNOT_TELL else EXIT_FAILED
+    except BrokenPipeError:  # whoever read our output has had enough
+        sys.stderr.close()
+        return EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mecexporter", description="Prometheus exporter for OVN, Open vSwitch and SR-IOV"
+    )
+    parser.add_argument("--version", action="version", version=f"mecexporter {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    configured = argparse.ArgumentParser(add_help=False)
+    configured.add_argument("--config", type=Path, metavar="F", help="configuration file (YAML); without one, defaults")
+
+    def command(name: str, run: Any, words: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=words, description=words, parents=[configured])
+        made.set_defaults(command=run)
+        return made
+
+    run = command("run", _run, "serve until SIGTERM")
+    run.add_argument("--listen", metavar="HOST:PORT", help="instead of web.listen")
+    check = command("check", _check, "say what is wrong on this node and what to do")
+    check.add_argument("--json", action="store_true", help="the same for programs")
+    check.add_argument("--only", nargs="+", metavar="CHECK", default=[], help="these checks only")
+    command("once", _once, "print the exposition once, after one round of every source")
+    catalogue = command("catalogue", _catalogue, "list every metric and check")
+    catalogue.add_argument("--format", choices=("md", "json"), default="md")
+    command("config", _config, "print the effective configuration, secrets masked")
+    what = command("forget", _forget, "drop what is remembered of a role, northd or this node's identity")
+    what.add_argument("what", choices=FORGETTABLE, metavar="|".join(FORGETTABLE))
+    return parser
+
+
+def _load(options: argparse.Namespace) -> Config:
+    return load(options.config, known_checks=frozenset(c.name for c in checks.discover()))
+
+
+def _run(options: argparse.Namespace) -> int:
+    from mecexporter.web.listen import parse_listen  # noqa: PLC0415  # other commands need no web server
+    from mecexporter.web.security import Security  # noqa: PLC0415  # as above
+
+    config = _load(options)
+    try:
+        where = parse_listen(options.listen or config.web.listen)
+    except ValueError as error:
+        raise ConfigError(f"{'--listen' if options.listen else 'web.listen'}: {error}") from None
+    security = Security(Path(config.web.web_config)) if config.web.web_config else None
+    logs.set_up()
+    asyncio.run(_serve(config, where, security))
+    return 0
+
+
+async def _serve(config: Config, where: tuple[str, int], security: Any) -> None:
+    from mecexporter.web.listen import serve, serve_local  # noqa: PLC0415  # other commands need no web server
+    from mecexporter.web.server import create_app  # noqa: PLC0415  # as above
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    engine, runners = _engine(config), []
+    context = security.ssl_context if security else None
+    try:
+        runners.append(await serve(create_app(engine, security=security), *where, context))
+        if config.web.local_socket:
+            local = await serve_local(create_app(engine, local=True), Path(config.web.local_socket))
+            runners += [local] if local else []
+        log.info("serving", extra={"version": __version__, "addresses": runners[0].addresses})
+        work = asyncio.create_task(engine.run())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
+        for task in (work, stopped):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+
+
+def _engine(config: Config, *, read_only: bool = False) -> Engine:
+    from mecexporter.app import Engine  # noqa: PLC0415  # catalogue and config need no sources
+
+    store = Store(Path(config.host.state_dir))
+    return Engine(config, store, store.load(keep_aside=not read_only), read_only=read_only)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from mecexporter.web.findings import exit_status, in_words, only  # noqa: PLC0415  # other commands need no web layer
+
+    config = _load(options)
+    unknown = set(options.only) - {c.name for c in checks.discover()}
+    if unknown:
+        raise ConfigError(f"no check is called {', '.join(sorted(map(repr, unknown)))}; see mecexporter catalogue")
+    logs.set_up(logging.ERROR)
+    findings, sources = _ask_service(config) or asyncio.run(_read_alone(config))
+    if options.only:
+        findings = only(findings, options.only)
+    if options.json:
+        print(json.dumps(findings, indent=2))
+    else:
+        sys.stdout.write(in_words(findings, sources, time.time()))
+    return exit_status(findings)
+
+
+def _ask_service(config: Config) -> tuple[FindingsDocument, SourcesDocument] | None:
+    """What the running service says; None where none runs."""
+    path = config.web.local_socket
+    if path is None:
+        return None
+    try:
+        return _get(path, "/api/v1/findings"), _get(path, "/api/v1/sources")
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        print(f"mecexporter: the service does not answer on {path} ({error}); reading for myself", file=sys.stderr)
+        return None
+
+
+def _get(path: str, page: str) -> Any:
+    connection = _LocalConnection(path)
+    try:
+        connection.request("GET", page)
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != http.HTTPStatus.OK:
+            raise ValueError(f"{page}: status {response.status}")
+        return json.loads(body)
+    finally:
+        connection.close()
+
+
+class _LocalConnection(http.client.HTTPConnection):
+    """HTTP over the service's unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_ASK_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(_ASK_SECONDS)
+        self.sock.connect(self._path)
+
+
+async def _read_alone(config: Config) -> tuple[FindingsDocument, SourcesDocument]:
+    """Watch for a while without a service; what would need longer is 'cannot tell'."""
+    from msgspec.structs import replace  # noqa: PLC0415  # for this one place
+
+    from mecexporter.web.findings import findings_document  # noqa: PLC0415  # other commands need no web layer
+    from mecexporter.web.sources import sources_document  # noqa: PLC0415  # as above
+
+    quick = replace(config.intervals, live=Duration(min(config.intervals.live, _ALONE_INTERVAL)))
+    engine = _engine(replace(config, intervals=quick), read_only=True)
+    work = asyncio.create_task(engine.run())
+    began = time.monotonic()
+    try:
+        while (passed := time.monotonic() - began) < ALONE_SECONDS:
+            await asyncio.sleep(0.2)
+            report = engine.view().report
+            if engine.ready() and not report.pending and (not report.unknown or passed > _SETTLED_AFTER):
+                break
+        view = engine.view()
+    finally:
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+    findings = findings_document(view)
+    for name in view.report.pending:
+        if name in findings["ok"]:
+            findings["ok"].remove(name)
+            findings["unknown"].append({"check": name, "missing": ["time"]})
+    return findings, sources_document(view)
+
+
+def _once(options: argparse.Namespace) -> int:
+    config = _load(options)
+    logs.set_up(logging.ERROR)
+    sys.stdout.buffer.write(asyncio.run(_one_round(config)))
+    return 0
+
+
+async def _one_round(config: Config) -> bytes:
+    from mecexporter.metrics.registry import discover  # noqa: PLC0415  # other commands render nothing
+    from mecexporter.metrics.render import Renderer  # noqa: PLC0415  # as above
+
+    engine = _engine(config, read_only=True)
+    work = asyncio.create_task(engine.run())
+    try:
+        async with asyncio.timeout(ALONE_SECONDS):
+            while not engine.ready():  # noqa: ASYNC110  # readiness is a state of many parts, not an event
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        log.error("not every source has ended its round")  # noqa: TRY400  # the traceback says nothing
+    finally:
+        view = engine.view()
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+    return Renderer(discover()).render(view)
+
+
+def _catalogue(options: argparse.Namespace) -> int:
+    from mecexporter.metrics import docs  # noqa: PLC0415  # other commands need no catalogue
+
+    if options.format == "json":
+        sys.stdout.write(docs.catalogue_json())
+    else:
+        sys.stdout.write(f"{docs.metrics_markdown()}\n{docs.checks_markdown()}")
+    return 0
+
+
+def _config(options: argparse.Namespace) -> int:
+    yaml.safe_dump(effective(_load(options)), sys.stdout, sort_keys=False, allow_unicode=True)
+    return 0
+
+
+def _forget(options: argparse.Namespace) -> int:
+    config = _load(options)
+    path = config.web.local_socket
+    connection = _LocalConnection(path) if path else None
+    try:
+        if connection is not None:
+            connection.request("POST", f"/local/v1/forget/{options.what}")
+            response = connection.getresponse()
+            said = response.read().decode(errors="replace").strip()
+            if response.status != http.HTTPStatus.NO_CONTENT:
+                raise MecExporterError(said or f"the service answered with status {response.status}")
+            return 0
+    except (FileNotFoundError, ConnectionRefusedError):
+        pass  # no service runs: the file is ours to change
+    except (OSError, http.client.HTTPException) as error:
+        raise MecExporterError(f"the service does not answer on {path}: {error}") from None
+    finally:
+        if connection is not None:
+            connection.close()
+    store = Store(Path(config.host.state_dir))
+    store.save(forget(store.load(), options.what))
+    return 0

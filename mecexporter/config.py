@@ -1,0 +1,375 @@
+"""The configuration file: what may be set, its defaults, and errors that name key and place."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+import yaml
+
+from mecexporter.errors import ConfigError
+from mecexporter.state.world import Role, SystemIdPolicy
+
+SHORTEST_INTERVAL = 1.0
+_SOURCE = re.compile(
+    "ovs|vswitchd|openflow|ovn_controller|chassis_lookup|host|northd|sysfs|links|tc|ovs_flows|conntrack|neutron|placement"
+    "|OVN_(North|South)bound@.+|nova@.+"
+)
+_CONNECTION = re.compile(r"unix:/.*|(tcp|ssl):(\[[^\[\]\s]+\]|[^\[\]:,\s]+):\d{1,5}")
+_Wrong: TypeAlias = "tuple[list[str | int], str]"
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_RATES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+
+
+class Duration(float):
+    """Seconds, written ``15s``, ``500ms``, ``2m``, ``1h``, ``1d``."""
+
+    @classmethod
+    def parse(cls, text: object) -> Duration:
+        """Raises ValueError."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text) if isinstance(text, str) else None
+        if found is None:
+            raise ValueError(f"{text!r} is no duration: want a number with ms, s, m, h or d, such as 15s")
+        return cls(float(found[1]) * _UNITS[found[2]])
+
+    def __str__(self) -> str:
+        for unit, seconds in reversed(_UNITS.items()):
+            if self and self % seconds == 0:
+                return f"{self / seconds:g}{unit}"
+        return f"{float(self):g}s"
+
+
+class Rate(float):
+    """Bits a second, written ``40Gbps``."""
+
+    @classmethod
+    def parse(cls, text: object) -> Rate:
+        """Raises ValueError."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]?)bps", text) if isinstance(text, str) else None
+        if found is None:
+            raise ValueError(f"{text!r} is no rate: want a number with bps, kbps, Mbps, Gbps or Tbps")
+        return cls(float(found[1]) * _RATES[found[2]])
+
+    def __str__(self) -> str:
+        for unit, size in reversed(_RATES.items()):
+            if self and self % size == 0:
+                return f"{self / size:g}{unit}bps"
+        return f"{float(self):g}bps"
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A mapping of the file; a key that is not here is refused."""
+
+
+class Web(_Section, frozen=True):
+    """HTTP."""
+
+    listen: str = "0.0.0.0:9746"  # an exporter is there to be scraped (contract)
+    web_config: str | None = None
+    local_socket: str | None = "/run/mecexporter/api.sock"
+
+
+class Intervals(_Section, frozen=True):
+    """How often is asked."""
+
+    live: Duration = Duration(15)
+    audit: Duration = Duration(300)
+    flows: Duration = Duration(60)
+    openstack: Duration = Duration(300)
+
+
+class Ovs(_Section, frozen=True):
+    """Open vSwitch on this host."""
+
+    database: str = "unix:/run/openvswitch/db.sock"
+    run_dir: str = "/run/openvswitch"
+    vswitchd_control: str | None = None
+    system_id_file: str = "/etc/openvswitch/system-id.conf"
+    system_id_override_file: str | None = None
+    system_id_policy: SystemIdPolicy = SystemIdPolicy.AUTO
+    integration_bridge: str | None = None
+
+
+class OvnDb(_Section, frozen=True):
+    """One of OVN's databases; None: the usual place under /run/ovn."""
+
+    database: str | None = None
+    control: str | None = None
+    peers: list[str] = []
+    exclude_tables: list[str] = []
+
+
+class Tls(_Section, frozen=True):
+    """Files for ``ssl:`` connections to OVN's databases: all or none."""
+
+    private_key: str | None = None
+    certificate: str | None = None
+    ca_certificate: str | None = None
+
+
+class ChassisLookup(_Section, frozen=True):
+    """A compute node's small read of Southbound."""
+
+    enabled: bool = True
+    interval: Duration = Duration(1800)
+
+
+class Ovn(_Section, frozen=True):
+    """OVN."""
+
+    run_dir: str = "/run/ovn"
+    controller_control: str | None = None
+    northd_control: str | None = None
+    northbound: OvnDb = OvnDb()
+    southbound: OvnDb = OvnDb()
+    tls: Tls = Tls()
+    chassis_lookup: ChassisLookup = ChassisLookup()
+    shared_hostnames: list[str] = []
+
+
+class Host(_Section, frozen=True):
+    """This host."""
+
+    sysfs: str = "/sys"
+    proc: str = "/proc"
+    state_dir: str = "/var/lib/mecexporter"
+    hostname: str | None = None
+
+
+class OpenStack(_Section, frozen=True):
+    """Which cloud of clouds.yaml, and whose records."""
+
+    cloud: str | None = None
+    scope: Literal["host", "all"] = "host"
+
+
+class Nova(_Section, frozen=True):
+    """Nova's cell databases by name: SQLAlchemy URLs."""
+
+    cells: dict[str, str] = {}
+
+
+class Offload(_Section, frozen=True):
+    """What is expected of hardware offload."""
+
+    ratio_low: float = 0.8
+    min_pps: float = 1000
+    target: Rate = Rate(40e9)
+
+
+class Grace(_Section, frozen=True):
+    """For how long a trouble must be seen before it is one."""
+
+    db_sync: Duration = Duration(30)
+    no_writer: Duration = Duration(30)
+    propagation: Duration = Duration(60)
+    identity: Duration = Duration(120)
+    bridge: Duration = Duration(30)
+    vf_drift: Duration = Duration(60)
+    neutron_behind: Duration = Duration(720)
+
+
+class Findings(_Section, frozen=True):
+    """How many findings of a check get series of their own."""
+
+    limit: int = 100
+
+
+class Maintenance(_Section, frozen=True):
+    """Hosts that may be behind."""
+
+    hosts: list[str] = []
+
+
+class Disable(_Section, frozen=True):
+    """Names to leave out."""
+
+    disable: list[str] = []
+
+
+class Config(_Section, frozen=True):
+    """The whole file."""
+
+    roles: Literal["auto"] | list[Role] = "auto"
+    web: Web = Web()
+    intervals: Intervals = Intervals()
+    ovs: Ovs = Ovs()
+    ovn: Ovn = Ovn()
+    host: Host = Host()
+    openstack: OpenStack = OpenStack()
+    nova: Nova = Nova()
+    offload: Offload = Offload()
+    grace: Grace = Grace()
+    findings: Findings = Findings()
+    maintenance: Maintenance = Maintenance()
+    sources: Disable = Disable()
+    checks: Disable = Disable()
+
+
+def _decode(kind: type[Any], value: object) -> Any:
+    """For msgspec: the types of our own; no others are in the sections."""
+    return kind.parse(value)
+
+
+def load(path: Path | None, *, known_checks: frozenset[str]) -> Config:
+    """Read a configuration file; None: all defaults.
+
+    Args:
+        path: the file.
+        known_checks: names that ``checks.disable`` may hold.
+
+    Raises:
+        ConfigError: names the file, the key and its line.
+    """
+    if path is None:
+        return Config()
+    try:
+        text = path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text: byte {error.start}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_twins(path, node)
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        raise ConfigError(f"{path}{f':{mark.line + 1}:{mark.column + 1}' if mark else ''}: {error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if data is None:
+        data = {}
+    try:
+        config = msgspec.convert(data, Config, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        keys, why = _explain(str(error))
+        raise _wrong(path, node, keys, why) from None
+    for keys, why in _values(config, known_checks):
+        raise _wrong(path, node, keys, why)
+    return config
+
+
+def effective(config: Config) -> dict[str, Any]:
+    """The configuration as YAML has it, secrets masked: a password in a database's URL."""
+    shown: dict[str, Any] = _plain(config)
+    shown["nova"]["cells"] = {
+        cell: re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", url) for cell, url in config.nova.cells.items()
+    }
+    return shown
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        return {k: _plain(v) for k, v in msgspec.structs.asdict(value).items()}
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, (Duration, Rate, StrEnum)) else value
+
+
+def _explain(message: str) -> tuple[list[str | int], str]:
+    """Take msgspec's words apart: (keys, what is wrong)."""
+    why, _, where = message.partition(" - at `")
+    where = where.removeprefix("key in ")
+    keys: list[str | int] = [
+        int(index) if index else key for key, index in re.findall(r"\.([^.\[`]+)|\[(\d+)\]", where)
+    ]
+    if found := re.fullmatch(r"Object contains unknown field `(.*)`", why):
+        return [*keys, found[1]], "no such key"
+    return keys, why[:1].lower() + why[1:]
+
+
+def _wrong(path: Path, node: yaml.Node | None, keys: list[str | int], why: str) -> ConfigError:
+    name = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
+    mark = _mark(node, keys)
+    return ConfigError(f"{path}{f':{mark.line + 1}' if mark else ''}: {name or 'the file'}: {why}")
+
+
+def _mark(node: yaml.Node | None, keys: list[str | int]) -> yaml.Mark | None:
+    """Where in the file a key stands; as far in as it can be followed."""
+    mark = None
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((k, v) for k, v in node.value if k.value == key), None)
+            if pair is None:
+                break
+            mark, node = pair[0].start_mark, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            mark = node.start_mark
+        else:
+            break
+    return mark
+
+
+def _refuse_twins(path: Path, node: yaml.Node | None) -> None:
+    """YAML's loader takes the last of two equal keys and says nothing."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise ConfigError(f"{path}:{key.start_mark.line + 1}: {key.value}: the key is there twice")
+            seen.add(str(key.value))
+            _refuse_twins(path, value)
+
+
+def _values(config: Config, known_checks: frozenset[str]) -> list[_Wrong]:
+    """What types can't say: (keys, what is wrong)."""
+    wrong: list[_Wrong] = [
+        (["intervals", name], "must be 1s or more")
+        for name in config.intervals.__struct_fields__
+        if getattr(config.intervals, name) < SHORTEST_INTERVAL
+    ]
+    if config.ovn.chassis_lookup.interval < SHORTEST_INTERVAL:
+        wrong.append((["ovn", "chassis_lookup", "interval"], "must be 1s or more"))
+    if config.findings.limit < 0:
+        wrong.append((["findings", "limit"], "must be 0 or more"))
+    if not 0 <= config.offload.ratio_low <= 1:
+        wrong.append((["offload", "ratio_low"], "must be between 0 and 1"))
+    wrong += [
+        (["checks", "disable", at], f"no check is called {name!r}")
+        for at, name in enumerate(config.checks.disable)
+        if name not in known_checks
+    ]
+    wrong += [
+        (["sources", "disable", at], f"no source is called {name!r}")
+        for at, name in enumerate(config.sources.disable)
+        if not _SOURCE.fullmatch(name)
+    ]
+    return wrong + _connections(config) + _tls(config.ovn.tls) + _paths(config)
+
+
+def _connections(config: Config) -> list[_Wrong]:
+    given: list[tuple[list[str | int], str | None]] = [(["ovs", "database"], config.ovs.database)]
+    for side, db in (("northbound", config.ovn.northbound), ("southbound", config.ovn.southbound)):
+        given.append((["ovn", side, "database"], db.database))
+        given += [(["ovn", side, "peers", at], peer) for at, peer in enumerate(db.peers)]
+    return [
+        (keys, f"{part!r} is no OVSDB connection: want unix:/path, tcp:host:port or ssl:host:port")
+        for keys, value in given
+        if value is not None
+        for part in (value.split(",") if keys != ["ovs", "database"] else [value])
+        if not _CONNECTION.fullmatch(part.strip())
+    ]
+
+
+def _tls(tls: Tls) -> list[_Wrong]:
+    given = [key for key in tls.__struct_fields__ if getattr(tls, key)]
+    missing = [key for key in tls.__struct_fields__ if key not in given]
+    return [(["ovn", "tls", key], f"must be set too, as ovn.tls.{given[0]} is") for key in missing] if given else []
+
+
+def _paths(config: Config) -> list[_Wrong]:
+    return [
+        ([section, name], f"{value!r} is no absolute path")
+        for section in ("ovs", "ovn", "host")
+        for name in getattr(config, section).__struct_fields__
+        if name.endswith(("_dir", "_file", "_control", "proc", "sysfs"))
+        and (value := getattr(getattr(config, section), name)) is not None
+        and not Path(value).is_absolute()
+    ]

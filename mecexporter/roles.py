@@ -1,0 +1,53 @@
+"""Which roles a node has: configured, or found by itself and remembered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mecexporter.state.observed import Fresh
+from mecexporter.state.world import Role
+
+if TYPE_CHECKING:
+    from mecexporter.config import Config, OvnDb
+    from mecexporter.state.world import World
+
+
+def signs(config: Config) -> dict[str, tuple[str, ...]]:
+    """Role sign -> glob patterns of paths, any of which shows it."""
+    run_dir = config.ovn.run_dir
+    controls = [c for c in (config.ovn.controller_control,) if c]
+    return {
+        "compute": (f"{run_dir}/ovn-controller.pid", f"{run_dir}/ovn-controller.*.ctl", *controls),
+        "central": (
+            *_database(config.ovn.northbound, run_dir, "ovnnb_db"),
+            *_database(config.ovn.southbound, run_dir, "ovnsb_db"),
+        ),
+        "northd": (f"{run_dir}/ovn-northd.pid", *(c for c in (config.ovn.northd_control,) if c)),
+    }
+
+
+def _database(db: OvnDb, run_dir: str, stem: str) -> tuple[str, ...]:
+    socket = db.database.removeprefix("unix:") if db.database else f"{run_dir}/{stem}.sock"
+    control = db.control or f"{run_dir}/{stem}.ctl"
+    return (*((socket,) if Path(socket).is_absolute() else ()), control, f"{run_dir}/{stem}.pid")
+
+
+def found(world: World, config: Config) -> frozenset[Role]:
+    """The roles that show now."""
+    roles: set[Role] = set()
+    seen = world.host.value.signs if isinstance(world.host, Fresh) else {}
+    if "compute" in seen or (isinstance(world.ovs, Fresh) and world.ovs.value.ovn_remote):
+        roles.add(Role.COMPUTE)
+    if "central" in seen:
+        roles.add(Role.CENTRAL)
+    if config.openstack.cloud or config.nova.cells:
+        roles.add(Role.API)
+    return frozenset(roles)
+
+
+def in_force(world: World, config: Config) -> frozenset[Role]:
+    """As configured; with ``auto`` what shows and what once showed."""
+    if config.roles == "auto":
+        return found(world, config) | world.memory.roles
+    return frozenset(config.roles)

@@ -1,0 +1,145 @@
+"""A compute node's one small read of Southbound: is my id there, and is it me?
+
+It is asked at start, when the id, the hostname or the remote changes, and when transactions begin to fail; else every
+half hour. Thousands of nodes ask, so each asks for its own rows only, with jitter, and lets go of the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+from mecexporter.errors import Reason, SourceError
+from mecexporter.sources.base import Source
+from mecexporter.sources.jsonrpc import Endpoint, TlsFiles
+from mecexporter.sources.ovsdb_wire import OvsdbClient
+from mecexporter.state.identity import EffectiveId, effective_id
+from mecexporter.state.observed import Fresh
+from mecexporter.state.ovn import Chassis, ChassisLookup
+from mecexporter.state.world import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from mecexporter.sources.ovsdb_wire import Row
+    from mecexporter.state.world import World
+
+SB = "OVN_Southbound"
+_SLOWEST_AGAIN = 120.0
+_MAX_BYTES = 4 << 20
+
+
+class ChassisLookupSource(Source[ChassisLookup]):
+    """Asks Southbound for the Chassis of this node's id, and for those of its hostname.
+
+    Args:
+        database: a connection string that overrides ovn-remote, or None.
+        tls: for ``ssl:`` remotes, None if not configured.
+        interval: seconds between reads while all is well.
+        again: seconds to the next read while the node is not registered; doubles with each.
+    """
+
+    name = "chassis_lookup"
+    roles = frozenset({Role.COMPUTE})
+    deadline = 30.0
+
+    def __init__(self, database: str | None, tls: TlsFiles | None, *, interval: float, again: float) -> None:
+        self.interval = interval
+        self._database = database
+        self._tls = tls
+        self._first_again = again
+        self._again = again
+
+    def configured(self, world: World) -> bool:
+        """Not where Southbound wants certificates and we have been given none."""
+        return self._tls is not None or not (self._remote(world) or "").startswith("ssl:")
+
+    def question(self, world: World) -> Hashable:
+        """The id, hostname and remote; and whether transactions fail now."""
+        now = effective_id(world)
+        system_id = now.system_id if isinstance(now, EffectiveId) else None
+        hostname = world.ovs.value.hostname if isinstance(world.ovs, Fresh) else None
+        failing = isinstance(world.ovn_controller, Fresh) and any(world.ovn_controller.value.txn_rises[-1:])
+        return system_id, hostname, self._remote(world), failing
+
+    def pause(self, value: ChassisLookup) -> float:
+        """Soon again while the node is not registered, so that the repair is seen."""
+        if value.registered is not None:
+            self._again = self._first_again
+            return self.interval
+        pause, self._again = self._again, min(2 * self._again, max(_SLOWEST_AGAIN, self._first_again))
+        return min(pause, self.interval)
+
+    async def read(self, world: World) -> ChassisLookup:
+        """Ask the remotes in any order until one answers.
+
+        Raises:
+            SourceError: MISSING where the id or the remote is not known or not set; else what the last remote said.
+        """
+        now = effective_id(world)
+        if not isinstance(now, EffectiveId) or not now.system_id:
+            raise SourceError(Reason.MISSING, "this node has no system-id to look up, or it can't be told")
+        remote = self._remote(world)
+        if not remote:
+            raise SourceError(Reason.MISSING, "external_ids:ovn-remote is not set: no Southbound to ask")
+        try:
+            endpoints = list(Endpoint.parse_list(remote))
+        except ValueError as error:
+            raise SourceError(Reason.GARBAGE, f"ovn-remote: {error}") from None
+        random.shuffle(endpoints)
+        hostname = world.ovs.value.hostname if isinstance(world.ovs, Fresh) else None
+        last: SourceError | None = None
+        for endpoint in endpoints:
+            try:
+                async with asyncio.timeout(self.deadline / len(endpoints)):
+                    return await self._ask(endpoint, now.system_id, hostname)
+            except SourceError as error:
+                last = error
+            except TimeoutError:
+                last = SourceError(Reason.TIMEOUT, f"{endpoint}: no answer within {self.deadline / len(endpoints):g} s")
+        assert last is not None  # noqa: S101  # parse_list gives one endpoint at least
+        raise last
+
+    def _remote(self, world: World) -> str | None:
+        return self._database or (world.ovs.value.ovn_remote if isinstance(world.ovs, Fresh) else None)
+
+    async def _ask(self, endpoint: Endpoint, system_id: str, hostname: str | None) -> ChassisLookup:
+        client = OvsdbClient(endpoint, tls=self._tls, deadline=self.deadline, max_bytes=_MAX_BYTES)
+        try:
+            await _see_that_it_serves(client)
+            columns = ("name", "hostname")
+            by_id = await client.select(SB, "Chassis", columns, [("name", "==", system_id)])
+            by_hostname = (
+                await client.select(SB, "Chassis", columns, [("hostname", "==", hostname)]) if hostname else []
+            )
+            if by_id is None or by_hostname is None:
+                raise SourceError(Reason.GARBAGE, f"{endpoint}: no OVN_Southbound: it has no table Chassis")
+            found = {row["name"]: await _chassis(client, row) for row in (*by_id, *by_hostname)}
+        finally:
+            client.close()
+        return ChassisLookup(
+            system_id=system_id,
+            hostname=hostname,
+            remote=str(endpoint),
+            registered=found.get(system_id),
+            of_hostname=tuple(found[row["name"]] for row in by_hostname),
+        )
+
+
+async def _see_that_it_serves(client: OvsdbClient) -> None:
+    """A RAFT member without its cluster answers with what it once knew: refuse that (``_Server``, ovsdb-server(5))."""
+    rows = await client.select("_Server", "Database", ("name", "connected"), [("name", "==", SB)])
+    if rows is None:
+        return  # a server older than the table
+    if not rows:
+        raise SourceError(Reason.ANSWERED_ERROR, f"{client.endpoint}: serves no {SB}")
+    if not rows[0].get("connected", True):
+        raise SourceError(Reason.ANSWERED_ERROR, f"{client.endpoint}: {SB} has lost its cluster")
+
+
+async def _chassis(client: OvsdbClient, row: Row) -> Chassis:
+    encaps = await client.select(SB, "Encap", ("ip",), [("chassis_name", "==", row["name"])]) or []
+    return Chassis(
+        name=row["name"], hostname=row["hostname"], encap_ips=tuple(sorted({encap["ip"] for encap in encaps}))
+    )

@@ -1,0 +1,520 @@
+"""One JSON-RPC 1.0 stream on asyncio, for control sockets (unixctl) and OVSDB alike.
+
+The form is RFC 7047 section 4: objects follow each other on a byte stream with neither length nor separator, so the
+only end of a message is its last closing brace. Here also live what every stream client shares: endpoints, connecting
+within a deadline, and errors in words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import os
+import pwd
+import re
+import socket
+import ssl
+import stat
+from array import array
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import orjson
+
+from mecexporter.errors import Reason, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+MAX_BYTES = 16 << 20
+"""Largest answer taken unless the caller says otherwise."""
+
+_READ_BYTES = 256 << 10  # what asyncio's transports read at most in one go
+_THREAD_BYTES = 1 << 20  # bodies above this are parsed in a thread
+_UNASKED_BYTES = 1 << 20  # echoes and notifications taken between two answers: an idle peer's echoes of a day
+_SAID_CHARS = 300  # how much of a peer's own words goes into an error
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a peer listens, in the notation of ovsdb(7): ``unix:/path``, ``tcp:host:port`` or ``ssl:host:port``.
+
+    Attributes:
+        kind: ``unix``, ``tcp`` or ``ssl``.
+        address: an absolute path, or a host name or address without brackets.
+        port: 0 for a unix socket.
+    """
+
+    kind: str
+    address: str
+    port: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """Read an endpoint; an absolute path alone is a unix socket.
+
+        Raises:
+            ValueError: the text is none of the forms; says which are.
+        """
+        if text.startswith(("/", "unix:/")):
+            return cls("unix", text.removeprefix("unix:"))
+        form = re.fullmatch(r"(tcp|ssl):(?:\[([^\[\]\s]+)\]|([^\[\]:,\s]+)):(\d{1,5})", text)
+        if form is None or not 0 < int(form[4]) < 1 << 16:
+            raise ValueError(
+                f"{text!r} is no endpoint: want unix:/path, /path, tcp:host:port, tcp:[v6]:port or ssl:host:port"
+            )
+        return cls(form[1], form[2] or form[3], int(form[4]))
+
+    @classmethod
+    def parse_list(cls, text: str) -> tuple[Endpoint, ...]:
+        """Read what ``ovn-remote`` holds: one endpoint or several with commas between them.
+
+        Raises:
+            ValueError: one of them is none of the forms, or there is none.
+        """
+        return tuple(cls.parse(part.strip()) for part in text.split(","))
+
+    def __str__(self) -> str:
+        if self.kind == "unix":
+            return f"unix:{self.address}"
+        return (
+            f"{self.kind}:[{self.address}]:{self.port}"
+            if ":" in self.address
+            else f"{self.kind}:{self.address}:{self.port}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files for ``ssl:`` endpoints, as ``ovs-vsctl set-ssl`` knows them."""
+
+    private_key: Path
+    certificate: Path
+    ca_cert: Path
+
+    def context(self) -> ssl.SSLContext:
+        """A client context that trusts this CA only.
+
+        Host names are not compared: the certificates of ``ovs-pki`` bear none, and OVS's own clients do not ask.
+
+        Raises:
+            SourceError: MISSING, PERMISSION or GARBAGE, naming the file.
+        """
+        for path in (self.private_key, self.certificate, self.ca_cert):
+            try:
+                path.open("rb").close()  # OpenSSL's own errors do not say which file
+            except PermissionError:
+                raise denied(path, "read") from None
+            except OSError as error:
+                raise SourceError(Reason.MISSING, f"{path}: {error.strerror}") from None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        try:
+            context.load_verify_locations(self.ca_cert)
+            # The password keeps OpenSSL from asking the terminal for one.
+            context.load_cert_chain(self.certificate, self.private_key, password="")
+        except (ssl.SSLError, ValueError) as error:
+            files = f"{self.private_key}, {self.certificate}, {self.ca_cert}"
+            raise SourceError(Reason.GARBAGE, f"{files}: not a usable key, certificate and CA: {error}") from None
+        return context
+
+
+def denied(path: Path, action: str) -> SourceError:
+    """PERMISSION in words: who may not do what, and which file or directory stands in the way.
+
+    Args:
+        path: what was to be used.
+        action: ``read`` or ``connect to``.
+    """
+    uid = os.geteuid()
+    try:
+        user = f"user {pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        user = f"uid {uid}"
+    # From the root down, so that the first obstacle is the one named.
+    for directory in reversed(path.absolute().parents):
+        if not os.access(directory, os.X_OK, effective_ids=True):
+            return SourceError(
+                Reason.PERMISSION, f"{user} may not {action} {path}: lacks search (x) on {_modes(directory)}"
+            )
+    bit, name = (os.R_OK, "read (r)") if action == "read" else (os.W_OK, "write (w)")
+    if not os.access(path, bit, effective_ids=True):
+        return SourceError(Reason.PERMISSION, f"{user} may not {action} {path}: lacks {name} on {_modes(path)}")
+    why = "though its mode allows it: a sandbox, AppArmor or SELinux forbids it"
+    return SourceError(Reason.PERMISSION, f"{user} may not {action} {path} {why}")
+
+
+def _modes(path: Path) -> str:
+    status = path.stat()
+    return f"{path} ({stat.filemode(status.st_mode)}, owner {status.st_uid}, group {status.st_gid})"
+
+
+@asynccontextmanager
+async def within(seconds: float, what: str) -> AsyncIterator[None]:
+    """Bound the block in time.
+
+    Raises:
+        SourceError: TIMEOUT, naming ``what``.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise SourceError(Reason.TIMEOUT, f"{what}: no answer within {seconds:g} s") from None
+
+
+async def connect(endpoint: Endpoint, tls: TlsFiles | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect; the caller bounds the time.
+
+    Raises:
+        SourceError: MISSING, REFUSED, PERMISSION, GARBAGE (the TLS handshake), or TIMEOUT if a unix socket's queue of
+            connections is full.
+    """
+    try:
+        if endpoint.kind == "unix":
+            return await _connect_unix(endpoint.address)
+        if endpoint.kind == "tcp":
+            return await asyncio.open_connection(endpoint.address, endpoint.port, limit=_READ_BYTES)
+        if tls is None:
+            raise SourceError(Reason.MISSING, f"{endpoint}: no private key, certificate and CA are configured for it")
+        return await asyncio.open_connection(endpoint.address, endpoint.port, limit=_READ_BYTES, ssl=tls.context())
+    except PermissionError as error:
+        if endpoint.kind == "unix":
+            raise denied(Path(endpoint.address), "connect to") from None
+        raise SourceError(Reason.PERMISSION, f"{endpoint}: {error.strerror}") from None
+    except BlockingIOError:
+        why = "its queue of connections is full; whoever listens there accepts none"
+        raise SourceError(Reason.TIMEOUT, f"{endpoint}: {why}") from None
+    except (FileNotFoundError, NotADirectoryError, socket.gaierror) as error:
+        raise SourceError(Reason.MISSING, f"{endpoint}: {error.strerror}") from None
+    except ssl.SSLError as error:
+        raise SourceError(Reason.GARBAGE, f"{endpoint}: no TLS session: {error}") from None
+    except (ConnectionResetError, BrokenPipeError):
+        raise SourceError(Reason.CLOSED, f"{endpoint}: hung up while connecting") from None
+    except OSError as error:
+        if error.errno == errno.ETIMEDOUT:
+            raise SourceError(Reason.TIMEOUT, f"{endpoint}: {error.strerror}") from None
+        raise SourceError(Reason.REFUSED, f"{endpoint}: {error.strerror or error}") from None
+
+
+async def _connect_unix(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    # A unix socket connects at once or not at all. asyncio takes the EAGAIN of a full queue for a connection under way,
+    # then finds the socket writable and calls it connected: so connect here, before asyncio sees it.
+    peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        peer.setblocking(False)
+        peer.connect(path)
+        return await asyncio.open_unix_connection(sock=peer, limit=_READ_BYTES)
+    except BaseException:
+        peer.close()
+        raise
+
+
+class Framer:
+    """Cuts a byte stream into JSON objects, in linear time and without parsing them.
+
+    Feed it chunks as they come; it keeps at most ``max_bytes`` of an unfinished message.
+    """
+
+    _SPACE = re.compile(rb"[ \t\r\n]*")
+    _MARK = re.compile(rb'["{}]|\\.?', re.DOTALL)
+    _NOT_MARKS = bytes(set(range(256)) - set(b'"{}'))
+    _STEPS = bytes.maketrans(b"{}", b"\x01\xff")  # as signed bytes: an opening brace is +1, a closing one -1
+
+    def __init__(self, peer: str, max_bytes: int) -> None:
+        self._peer = peer
+        self._max_bytes = max_bytes
+        self._depth = 0
+        self._in_string = False
+        self._escaped = False  # the last chunk ended in a backslash, which takes the next byte with it
+        self.unfinished = bytearray()
+
+    def feed(self, chunk: bytes) -> Iterator[bytearray]:
+        """Yield each message that the chunk completes.
+
+        Raises:
+            SourceError: GARBAGE if something else than an object begins; TOO_LARGE.
+        """
+        at = 0
+        while at < len(chunk):
+            if self._depth:
+                end = len(chunk) if at == 0 and self._skim(chunk) else self._walk(chunk, at)
+            else:
+                at = self._SPACE.match(chunk, at).end()  # type: ignore[union-attr]  # it matches the empty string
+                if at == len(chunk):
+                    return
+                if chunk[at] != ord("{"):
+                    raise SourceError(Reason.GARBAGE, f"{self._peer}: sent {chunk[at : at + 20]!r}, not a JSON object")
+                end = self._walk(chunk, at)
+            if len(self.unfinished) + end - at > self._max_bytes:
+                raise SourceError(Reason.TOO_LARGE, f"{self._peer}: a message of more than {self._max_bytes} bytes")
+            self.unfinished += memoryview(chunk)[at:end]
+            at = end
+            if not self._depth:
+                message, self.unfinished = self.unfinished, bytearray()
+                yield message
+
+    def _skim(self, chunk: bytes) -> bool:
+        """Take the whole chunk if the message does not end in it; no Python loop over what is in it."""
+        body = chunk[self._escaped :].replace(rb"\\", b"").replace(rb"\"", b"")
+        # Two neighbouring quotes, whatever they open or close, leave us where we were.
+        parts = body.translate(None, self._NOT_MARKS).replace(b'""', b"").split(b'"')
+        steps = array("b", b"".join(parts[self._in_string :: 2]).translate(self._STEPS))
+        if min(accumulate(steps, initial=self._depth)) <= 0:
+            return False
+        self._depth += sum(steps)
+        self._in_string ^= len(parts) % 2 == 0
+        self._escaped = body.endswith(b"\\")
+        return True
+
+    def _walk(self, chunk: bytes, at: int) -> int:
+        """Go mark by mark to the end of the message, or of the chunk; returns where that is."""
+        if self._escaped:
+            self._escaped = False
+            at += 1
+        for mark in self._MARK.finditer(chunk, at):
+            match mark[0]:
+                case b'"':
+                    self._in_string = not self._in_string
+                case b"\\":
+                    self._escaped = True
+                case b"{" if not self._in_string:
+                    self._depth += 1
+                case b"}" if not self._in_string:
+                    self._depth -= 1
+                    if not self._depth:
+                        return mark.end()
+        return len(chunk)
+
+
+def _parse(peer: str, message: bytearray) -> dict[str, Any]:
+    """Parse one framed message.
+
+    Bytes that are no UTF-8 are replaced: ovsdb-server refuses them, but a control socket passes on whatever a
+    configuration or a packet put into a name, and one odd name must not hide all else.
+    """
+    collecting = gc.isenabled()
+    gc.disable()  # it would walk the growing tree again and again: three quarters of the time of a large body
+    try:
+        try:
+            return _loads(message)  # type: ignore[no-any-return]  # framed between braces: an object
+        except ValueError:
+            return _loads(message.decode("utf-8", "replace").encode())  # type: ignore[no-any-return]  # as above
+    except (ValueError, RecursionError) as error:
+        raise SourceError(Reason.GARBAGE, f"{peer}: sent {bytes(message[:40])!r}…, not JSON: {error}") from None
+    finally:
+        if collecting:
+            gc.enable()
+
+
+_SPLIT_BYTES = 1 << 18
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def _loads(body: bytes | bytearray | memoryview, levels: int = 4) -> Any:
+    """Parse JSON, a large body piece by piece.
+
+    A parser holds the interpreter's lock from beginning to end, so a thread alone does not keep the event loop alive;
+    between two pieces the loop gets its turn. Each level is scanned once more; OVSDB's rows are four levels down.
+
+    Raises:
+        ValueError: not JSON (orjson's errors and msgspec's both are).
+    """
+    if levels and len(body) > _SPLIT_BYTES:
+        if body[0] == ord("{"):
+            return {key: _loads(memoryview(held), levels - 1) for key, held in _OBJECT.decode(body).items()}
+        if body[0] == ord("["):
+            return [_loads(memoryview(held), levels - 1) for held in _ARRAY.decode(body)]
+    return orjson.loads(body)
+
+
+class JsonRpcStream:
+    """A connection to one peer; several calls may be under way at once.
+
+    It answers the peer's ``echo`` and drops its notifications. After any failure but an answered error the connection
+    is closed and of no more use: the owner opens another. A call that is given up, by its deadline or by cancellation,
+    is such a failure, so no late answer can meet a later request.
+
+    Attributes:
+        endpoint: the peer.
+        closed: done as soon as the connection is, also while idle; its result says why.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        deadline: float,
+        max_bytes: int,
+    ) -> None:
+        self.endpoint = endpoint
+        self.closed: asyncio.Future[SourceError] = asyncio.get_running_loop().create_future()
+        self._reader = reader
+        self._writer = writer
+        self._deadline = deadline
+        self._framer = Framer(str(endpoint), max_bytes)
+        self._calls = 0
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._unasked = 0  # bytes of messages since the last answer that were none
+        self._task = asyncio.create_task(self._read(), name=f"read {endpoint}")
+
+    @classmethod
+    async def open(
+        cls, endpoint: Endpoint, *, tls: TlsFiles | None = None, deadline: float = 5.0, max_bytes: int = MAX_BYTES
+    ) -> JsonRpcStream:
+        """Connect.
+
+        Args:
+            endpoint: the peer.
+            tls: for ``ssl:`` endpoints.
+            deadline: seconds for connecting, and again for each call from sending to the whole answer.
+            max_bytes: largest message taken from the peer.
+
+        Raises:
+            SourceError: as :func:`connect`, and TIMEOUT.
+        """
+        async with within(deadline, str(endpoint)):
+            reader, writer = await connect(endpoint, tls)
+        return cls(endpoint, reader, writer, deadline=deadline, max_bytes=max_bytes)
+
+    async def call(self, method: str, params: list[Any]) -> Any:
+        """Send a request and wait for its result.
+
+        Raises:
+            SourceError: ANSWERED_ERROR, after which the stream is still good; TIMEOUT, CLOSED, GARBAGE or TOO_LARGE,
+                after which it is closed.
+        """
+        if self.closed.done():
+            raise _again(self.closed.result())
+        self._calls += 1
+        ident = self._calls
+        answer = self._waiting[ident] = asyncio.get_running_loop().create_future()
+        # Not drained: the wait for the answer bounds the time, and requests are small.
+        self._writer.write(orjson.dumps({"id": ident, "method": method, "params": params}))
+        try:
+            async with within(self._deadline, f"{self.endpoint}: {method}"):
+                return await answer
+        except SourceError as error:
+            if answer.cancelled():
+                self._fail(error)
+            raise
+        except asyncio.CancelledError:
+            self._fail(SourceError(Reason.CLOSED, f"{self.endpoint}: closed as a call was given up"))
+            raise
+        finally:
+            del self._waiting[ident]
+
+    def close(self) -> None:
+        """Close; calls under way fail as CLOSED."""
+        self._fail(SourceError(Reason.CLOSED, f"{self.endpoint}: closed by us"))
+
+    def _fail(self, error: SourceError) -> None:
+        if self.closed.done():
+            return
+        self.closed.set_result(error)
+        self._writer.transport.abort()  # nothing unsent is worth waiting for; the reading task ends by it
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(_again(error))
+
+    async def _read(self) -> None:
+        error = SourceError(Reason.INTERNAL, f"{self.endpoint}: our reader broke")
+        try:
+            while not self.closed.done() and (chunk := await self._reader.read(_READ_BYTES)):
+                for message in self._framer.feed(chunk):
+                    if len(message) > _THREAD_BYTES:
+                        parsed = await asyncio.to_thread(_parse, str(self.endpoint), message)
+                    else:
+                        parsed = _parse(str(self.endpoint), message)
+                    await self._take(parsed, len(message))
+            done = len(self._framer.unfinished)
+            error = SourceError(
+                Reason.CLOSED, f"{self.endpoint}: hung up" + f" {done} bytes into a message" * bool(done)
+            )
+        except SourceError as problem:
+            error = problem
+        except OSError as problem:  # ssl.SSLError among them: a peer that refuses our certificate says so only here
+            error = SourceError(Reason.CLOSED, f"{self.endpoint}: the connection broke: {problem}")
+        finally:
+            self._fail(error)
+
+    async def _take(self, message: dict[str, Any], size: int) -> None:
+        """Handle a message: an answer, a request or a notification (RFC 7047 section 4, JSON-RPC 1.0)."""
+        ident = message.get("id")
+        if message.get("method") is not None:
+            self._unasked += size
+            if self._unasked > _UNASKED_BYTES:
+                raise SourceError(
+                    Reason.TOO_LARGE, f"{self.endpoint}: over {_UNASKED_BYTES} bytes that nobody asked for"
+                )
+            if message["method"] == "echo" and ident is not None:
+                self._writer.write(orjson.dumps({"id": ident, "result": message.get("params"), "error": None}))
+                await self._writer.drain()  # a peer that asks and never reads stops being read
+            return
+        self._unasked = 0
+        answer = self._waiting.get(ident) if isinstance(ident, int) else None
+        if answer is None:
+            raise SourceError(
+                Reason.GARBAGE, f"{self.endpoint}: answered a request of id {ident!r:.40}, which is not ours"
+            )
+        if answer.done():
+            return  # given up a moment ago; the connection is closing
+        # OVS up to 3.1 leaves `result` out of an error's answer, so look at `error` first.
+        if (said := message.get("error")) is not None:
+            answer.set_exception(SourceError(Reason.ANSWERED_ERROR, f"{self.endpoint}: {_words(said)}"))
+        elif "result" in message:
+            answer.set_result(message["result"])
+        else:
+            raise SourceError(Reason.GARBAGE, f"{self.endpoint}: an answer with neither result nor error")
+
+
+def _again(error: SourceError) -> SourceError:
+    """A copy: one exception raised in two tasks would mix their tracebacks."""
+    return SourceError(error.reason, error.why)
+
+
+def _words(said: object) -> str:
+    """A peer's error on one line of bounded length: unixctl sends text, OVSDB ``{"error": …, "details": …}``."""
+    if isinstance(said, dict):
+        said = ": ".join(str(said[key])[:_SAID_CHARS] for key in ("error", "details") if said.get(key))
+    text = " ".join(str(said)[: 2 * _SAID_CHARS].split())
+    return text if len(text) <= _SAID_CHARS else text[:_SAID_CHARS] + "…"
+
+
+class KeptStream:
+    """Keeps a stream open between calls; opens another after a failure or when the peer is another one."""
+
+    def __init__(self, *, tls: TlsFiles | None, deadline: float, max_bytes: int) -> None:
+        self._tls = tls
+        self._deadline = deadline
+        self._max_bytes = max_bytes
+        self._lock = asyncio.Lock()
+        self._stream: JsonRpcStream | None = None
+
+    async def to(self, endpoint: Endpoint) -> JsonRpcStream:
+        """The open stream to this endpoint.
+
+        Raises:
+            SourceError: as :meth:`JsonRpcStream.open`.
+        """
+        async with self._lock:
+            if self._stream is None or self._stream.closed.done() or self._stream.endpoint != endpoint:
+                self.close()
+                self._stream = await JsonRpcStream.open(
+                    endpoint, tls=self._tls, deadline=self._deadline, max_bytes=self._max_bytes
+                )
+            return self._stream
+
+    def close(self) -> None:
+        """Close the stream if one is open; the next call opens another."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None

@@ -1,0 +1,185 @@
+"""What outlives a restart, in one small file of state_dir: written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mecexporter.errors import MecExporterError
+from mecexporter.state.world import Identity, Memory, Role, Version
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+FORGETTABLE = (*(str(role) for role in Role), "northd", "identity")
+_FORMAT = 1
+_MAX_BYTES = 4 << 20
+
+
+class _Identity(msgspec.Struct, frozen=True):
+    system_id: str
+    since: float
+    ovn_remote: str | None = None
+    encap_types: tuple[str, ...] = ()
+    encap_ips: tuple[str, ...] = ()
+    hostname: str | None = None
+
+
+class _Version(msgspec.Struct, frozen=True):
+    version: str
+    first_seen: float
+
+
+class Saved(msgspec.Struct, frozen=True, kw_only=True):
+    """The file's content, as JSON; times are Unix seconds.
+
+    Attributes:
+        findings: check -> subject -> first seen, of what was open.
+    """
+
+    format: int
+    roles: frozenset[Role] = frozenset()
+    northd: bool = False
+    identity: _Identity | None = None
+    nb_cfg_seen_under: str | None = None
+    id_file_seen: bool = False
+    versions: dict[str, _Version] = {}
+    findings: dict[str, dict[str, float]] = {}
+
+    @classmethod
+    def of(cls, memory: Memory, findings: dict[str, dict[str, float]]) -> Saved:
+        """What is to be saved of a memory."""
+        known = memory.identity
+        return cls(
+            format=_FORMAT,
+            roles=memory.roles,
+            northd=memory.northd,
+            identity=msgspec.convert(known, _Identity, from_attributes=True) if known else None,
+            nb_cfg_seen_under=memory.nb_cfg_seen_under,
+            id_file_seen=memory.id_file_seen,
+            versions={
+                name: _Version(version=seen.version, first_seen=seen.first_seen)
+                for name, seen in memory.versions.items()
+            },
+            findings=findings,
+        )
+
+    def memory(self) -> Memory:
+        """The memory that was saved."""
+        known = self.identity
+        return Memory(
+            roles=self.roles,
+            northd=self.northd,
+            identity=Identity(**msgspec.structs.asdict(known)) if known else None,
+            nb_cfg_seen_under=self.nb_cfg_seen_under,
+            id_file_seen=self.id_file_seen,
+            versions=MappingProxyType({n: Version(**msgspec.structs.asdict(v)) for n, v in self.versions.items()}),
+        )
+
+
+class Store:
+    """The file ``state.json`` of a directory.
+
+    Args:
+        directory: state_dir.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "state.json"
+        self._written: Saved | None = None
+        self._in_the_way = False
+
+    def load(self, *, keep_aside: bool = True) -> Saved:
+        """Read the file; one that is torn or somebody else's is put aside, not overwritten.
+
+        Args:
+            keep_aside: False for who must not write at all.
+        """
+        try:
+            with self.path.open("rb") as file:
+                content = file.read(_MAX_BYTES + 1)
+            saved = _decode(content)
+        except FileNotFoundError:
+            return Saved(format=_FORMAT)
+        except OSError as error:
+            log.warning("state can't be read", extra={"path": str(self.path), "why": error.strerror})
+            self._in_the_way = not isinstance(error, PermissionError)
+            return Saved(format=_FORMAT)
+        except ValueError as error:  # msgspec's errors are
+            if keep_aside:
+                self._put_aside(str(error))
+            return Saved(format=_FORMAT)
+        self._written = saved
+        return saved
+
+    def save(self, saved: Saved) -> None:
+        """Write the file if it would change.
+
+        Raises:
+            MecExporterError: it can't be written; names path and reason.
+        """
+        if saved == self._written:
+            return
+        if self._in_the_way:
+            raise MecExporterError(f"{self.path} is not ours and can't be put aside")
+        try:
+            self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".state.")
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(msgspec.json.format(msgspec.json.encode(saved, order="deterministic"), indent=2))
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, self.path)  # noqa: PTH105  # the name is a string here
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)  # noqa: PTH108  # as above
+                raise
+        except OSError as error:
+            raise MecExporterError(f"{self.path} can't be written: {error.strerror}") from None
+        self._written = saved
+
+    def _put_aside(self, why: str) -> None:
+        aside = self.path.with_name("state.json.unreadable")
+        try:
+            self.path.replace(aside)
+        except OSError as error:
+            self._in_the_way = True
+            log.warning("state is not ours", extra={"path": str(self.path), "why": f"{why}; {error.strerror}"})
+        else:
+            log.warning("state was unreadable", extra={"path": str(self.path), "why": why, "kept_as": str(aside)})
+
+
+def _decode(content: bytes) -> Saved:
+    """Raises ValueError, as msgspec's own errors are."""
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"more than {_MAX_BYTES} bytes")
+    saved = msgspec.json.decode(content, type=Saved)
+    if saved.format != _FORMAT:
+        raise ValueError(f"format {saved.format}, not {_FORMAT}")
+    return saved
+
+
+def forget(saved: Saved, what: str) -> Saved:
+    """Without a role, ``northd`` or ``identity``; ``central`` drops northd too.
+
+    Raises:
+        MecExporterError: there is nothing of that name to forget.
+    """
+    if what not in FORGETTABLE:
+        raise MecExporterError(f"{what!r} can't be forgotten: want one of {', '.join(FORGETTABLE)}")
+    replace = msgspec.structs.replace
+    if what == "identity":
+        return replace(saved, identity=None, nb_cfg_seen_under=None, id_file_seen=False)
+    if what == "northd":
+        return replace(saved, northd=False)
+    northd = saved.northd and what != Role.CENTRAL
+    return replace(saved, roles=saved.roles - {Role(what)}, northd=northd)

@@ -1,0 +1,141 @@
+"""What the checks found, as data (``/api/v1/findings``, ``check --json``), as an exit status and in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+from mecexporter.checks.base import Severity
+from mecexporter.web.text import duration, encodable, local_time, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from mecexporter.metrics.registry import View
+    from mecexporter.web.sources import SourceItem, SourcesDocument
+
+
+class FindingItem(TypedDict):
+    """One finding; ``first_seen`` is Unix seconds."""
+
+    check: str
+    severity: str
+    subject: str
+    summary: str
+    remedy: str
+    first_seen: float
+
+
+class UnknownItem(TypedDict):
+    """A check that can't tell, and the sources it misses."""
+
+    check: str
+    missing: list[str]
+
+
+class FindingsDocument(TypedDict):
+    """The contract's form; findings are sorted, critical first."""
+
+    findings: list[FindingItem]
+    unknown: list[UnknownItem]
+    not_applicable: list[str]
+    ok: list[str]
+
+
+def findings_document(view: View) -> FindingsDocument:
+    """The report in the contract's form."""
+    report = view.report
+    findings: list[FindingItem] = [
+        {
+            "check": found.check,
+            "severity": found.severity,
+            "subject": encodable(found.subject),
+            "summary": encodable(found.summary),
+            "remedy": encodable(found.remedy),
+            "first_seen": found.first_seen + view.world.skew,
+        }
+        for opened in report.findings.values()
+        for found in opened
+    ]
+    return {
+        "findings": sorted(findings, key=lambda f: (f["severity"] != Severity.CRITICAL, f["check"], f["subject"])),
+        "unknown": [{"check": name, "missing": list(missing)} for name, missing in sorted(report.unknown.items())],
+        "not_applicable": sorted(report.not_applicable),
+        "ok": sorted(name for name, opened in report.findings.items() if not opened),
+    }
+
+
+def only(document: FindingsDocument, checks: Collection[str]) -> FindingsDocument:
+    """The part of a document that is about these checks."""
+    return {
+        "findings": [f for f in document["findings"] if f["check"] in checks],
+        "unknown": [u for u in document["unknown"] if u["check"] in checks],
+        "not_applicable": [name for name in document["not_applicable"] if name in checks],
+        "ok": [name for name in document["ok"] if name in checks],
+    }
+
+
+def exit_status(document: FindingsDocument) -> int:
+    """0 all well, 1 warnings, 2 critical, 3 something could not be told and there is neither warning nor critical."""
+    severities = {f["severity"] for f in document["findings"]}
+    if Severity.CRITICAL in severities:
+        return 2
+    if severities:
+        return 1
+    return 3 if document["unknown"] else 0
+
+
+def verdict(document: FindingsDocument) -> str:
+    """The whole in one line."""
+    severities = [f["severity"] for f in document["findings"]]
+    parts = [f"{n} {severity}" for severity in reversed(Severity) if (n := severities.count(severity))]
+    if blind := len(document["unknown"]):
+        parts.append(f"{blind} check{'s' * (blind > 1)} cannot tell")
+    return ", ".join(parts) or "all is well"
+
+
+def why_missing(source: str, item: SourceItem | None, now: float) -> str:
+    """Why a check misses a source, in one line; ``item`` is what is known of that source, ``now`` Unix seconds."""
+    if source == "internal":  # checks.ledger: the check raised
+        return "the check itself failed; the exporter's log has the traceback"
+    if item is None or item["why"] is None or item["since"] is None:
+        return f"{source}: its answer does not tell"
+    return f"{source}: {item['why']}; no answer since {local_time(item['since'])} (for {duration(now - item['since'])})"
+
+
+def in_words(document: FindingsDocument, sources: SourcesDocument, now: float, *, pending: Collection[str] = ()) -> str:
+    """For a terminal: each finding with what, where, since when and what to do; what can't be told, and why.
+
+    Args:
+        document: may be of another process or release; nothing in it reaches the terminal but as printable text.
+        sources: of the same moment.
+        now: Unix seconds.
+        pending: checks that have seen something, but not for long enough to report it (``Report.pending``).
+    """
+    return "".join(f"{visible(line)}\n" for line in _lines(document, sources, now, pending))
+
+
+def _lines(document: FindingsDocument, sources: SourcesDocument, now: float, pending: Collection[str]) -> Iterator[str]:
+    yield f"{sources['hostname']}: {verdict(document)}"
+    for f in document["findings"]:
+        yield ""
+        yield f"{f['severity'].upper()}  {f['check']}"
+        yield f"  what   {f['summary']}"
+        yield f"  where  {f['subject']}"
+        yield f"  since  {local_time(f['first_seen'])} (for {duration(now - f['first_seen'])})"
+        yield f"  do     {f['remedy']}"
+    by_name = {item["source"]: item for item in sources["sources"]}
+    for u in document["unknown"]:
+        yield ""
+        yield f"CANNOT TELL  {u['check']}"
+        for source in u["missing"]:
+            yield f"  {why_missing(source, by_name.get(source), now)}"
+    waiting = [name for name in document["ok"] if name in pending]
+    well = [name for name in document["ok"] if name not in pending]
+    for title, names in (
+        ("Needs more time (seen, but not for long enough to report)", waiting),
+        ("Well", well),
+        ("Does not apply to this node", document["not_applicable"]),
+    ):
+        if names:
+            yield ""
+            yield f"{title}: {', '.join(names)}"

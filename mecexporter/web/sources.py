@@ -1,0 +1,74 @@
+"""How each source fares, as data: ``/api/v1/sources``, and what words and pages take their reasons from."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, TypedDict
+
+from mecexporter.state.observed import Absent, Fresh
+from mecexporter.web.text import encodable
+
+if TYPE_CHECKING:
+    from mecexporter.metrics.registry import View
+    from mecexporter.state.world import World
+
+
+class SourceItem(TypedDict):
+    """One source; times are Unix seconds, ``duration`` is seconds.
+
+    ``up`` is None where the source does not apply to this node. ``why``, ``reason`` and ``since`` (when the first call
+    that failed was begun) are None unless it applies and has no answer. ``errors``: reason -> reads that failed so.
+    """
+
+    source: str
+    applicable: bool
+    up: bool | None
+    why: str | None
+    reason: str | None
+    since: float | None
+    last_success: float | None
+    duration: float | None
+    errors: dict[str, int]
+
+
+class SourcesDocument(TypedDict):
+    """The form of ``/api/v1/sources``."""
+
+    hostname: str
+    roles: list[str]
+    sources: list[SourceItem]
+
+
+def sources_document(view: View) -> SourcesDocument:
+    """Every source this program knows, those that do not apply included."""
+    world = view.world
+    parts = {f.name for f in fields(world) if isinstance(getattr(world, f.name), (Fresh, Absent))}
+    return {
+        "hostname": encodable(world.hostname),
+        "roles": sorted(world.roles),
+        "sources": [_item(world, source) for source in sorted(parts | world.applicable)],
+    }
+
+
+def waiting_for(world: World) -> list[str]:
+    """The sources whose first round is not done."""
+    return sorted(s for s in world.applicable if s not in world.status or not world.status[s].rounds)
+
+
+def _item(world: World, source: str) -> SourceItem:
+    applicable = source in world.applicable
+    part = world.part(source)
+    absent = part if applicable and isinstance(part, Absent) else None
+    status = world.status.get(source)
+    last_success = status.last_success if status else None
+    return {
+        "source": source,
+        "applicable": applicable,
+        "up": isinstance(part, Fresh) if applicable else None,
+        "why": encodable(absent.why) if absent else None,
+        "reason": absent.reason if absent else None,
+        "since": absent.since + world.skew if absent else None,
+        "last_success": None if last_success is None else last_success + world.skew,
+        "duration": status.duration if status else None,
+        "errors": {str(reason): n for reason, n in status.errors.items()} if status else {},
+    }
