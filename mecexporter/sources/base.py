@@ -43,12 +43,14 @@ class Source(ABC, Generic[T]):
         roles: the roles that it belongs to; empty: every node.
         interval: seconds between reads.
         deadline: seconds after which a read is given up.
+        needs: the sources of whose answers the question is made; not asked before they have said something.
     """
 
     name: str
     roles: frozenset[Role] = frozenset()
     interval: float
     deadline: float = 5.0
+    needs: tuple[str, ...] = ()
 
     @abstractmethod
     async def read(self, world: World) -> T:
@@ -63,7 +65,7 @@ class Source(ABC, Generic[T]):
         return True
 
     def question(self, world: World) -> Hashable:  # noqa: ARG002  # as above
-        """What would be asked now; a change of it is asked at once."""
+        """What would be asked now, None if that can't be told; a change of it is asked at once."""
         return None
 
     def pause(self, value: T) -> float:  # noqa: ARG002  # as above
@@ -115,7 +117,8 @@ class Supervisor(Generic[T]):
 
     def poke(self, world: World) -> None:
         """Look at whether the question has changed, or is to be asked at last; if so it is asked soon."""
-        if self._wanted(world) and self.source.question(world) != self._asked:
+        question = self.source.question(world)
+        if self._ripe(world) and (self._asked is _NOTHING or question not in (None, self._asked)):
             self._poked.set()
 
     async def run(self) -> None:
@@ -124,7 +127,7 @@ class Supervisor(Generic[T]):
         failures = 0
         try:
             while True:
-                while not self._wanted(self._world()):
+                while not self._ripe(self._world()):
                     self._asked = _NOTHING
                     self._poked.clear()
                     await self._poked.wait()
@@ -144,6 +147,10 @@ class Supervisor(Generic[T]):
                 await self._sleep(pause * self._chance.uniform(0.9, 1.1))
         finally:
             await self.source.close()
+
+    def _ripe(self, world: World) -> bool:
+        parts = (world.part(name) for name in self.source.needs)
+        return self._wanted(world) and not any(isinstance(p, Absent) and p.reason is Reason.PENDING for p in parts)
 
     async def _ask(self, began: float, failing_since: float | None) -> Observed[T]:
         world = self._world()

@@ -43,6 +43,7 @@ class ChassisLookupSource(Source[ChassisLookup]):
     name = "chassis_lookup"
     roles = frozenset({Role.COMPUTE})
     deadline = 30.0
+    needs = ("ovs", "host")
 
     def __init__(self, database: str | None, tls: TlsFiles | None, *, interval: float, again: float) -> None:
         self.interval = interval
@@ -58,8 +59,9 @@ class ChassisLookupSource(Source[ChassisLookup]):
     def question(self, world: World) -> Hashable:
         """The id, hostname and remote; and whether transactions fail now."""
         now = effective_id(world)
-        system_id = now.system_id if isinstance(now, EffectiveId) else None
-        hostname = world.ovs.value.hostname if isinstance(world.ovs, Fresh) else None
+        if not isinstance(now, EffectiveId) or not isinstance(world.ovs, Fresh):
+            return None
+        system_id, hostname = now.system_id, world.ovs.value.hostname
         failing = isinstance(world.ovn_controller, Fresh) and any(world.ovn_controller.value.txn_rises[-1:])
         return system_id, hostname, self._remote(world), failing
 

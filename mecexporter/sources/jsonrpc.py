@@ -150,7 +150,10 @@ def denied(path: Path, action: str) -> SourceError:
 
 
 def _modes(path: Path) -> str:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError:  # it went away meanwhile
+        return str(path)
     return f"{path} ({stat.filemode(status.st_mode)}, owner {status.st_uid}, group {status.st_gid})"
 
 

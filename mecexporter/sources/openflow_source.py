@@ -28,10 +28,12 @@ class OpenFlowSource(Source[BridgeFlows]):
 
     name = "openflow"
     roles = frozenset({Role.COMPUTE})
+    needs = ("ovs",)
 
     def __init__(self, run_dir: Path, interval: float) -> None:
         self.interval = interval
         self._run_dir = run_dir
+        self._bridge: str | None = None  # as last told: it lives on while conf.db does not answer
 
     def question(self, world: World) -> Hashable:
         """Which bridge, and whether it is there."""
@@ -42,9 +44,11 @@ class OpenFlowSource(Source[BridgeFlows]):
 
     async def read(self, world: World) -> BridgeFlows:
         """Raises SourceError; MISSING while nobody knows the bridge's name."""
-        if not isinstance(world.ovs, Fresh):
+        if isinstance(world.ovs, Fresh):
+            self._bridge = world.ovs.value.integration_bridge
+        if self._bridge is None:
             raise SourceError(Reason.MISSING, "the integration bridge's name can't be told: no answer from ovs")
-        name = world.ovs.value.integration_bridge
+        name = self._bridge
         if "/" in name:
             raise SourceError(Reason.MISSING, f"a bridge called {name!r} has no management socket")
         return BridgeFlows(name, await flow_count(self._run_dir / f"{name}.mgmt", deadline=self.deadline))

@@ -93,13 +93,15 @@ def verdict(document: FindingsDocument) -> str:
     return ", ".join(parts) or "all is well"
 
 
-def why_missing(source: str, item: SourceItem | None, now: float) -> str:
-    """Why a check misses a source, in one line; ``item`` is what is known of that source, ``now`` Unix seconds."""
-    if source == "internal":  # checks.ledger: the check raised
-        return "the check itself failed; the exporter's log has the traceback"
-    if item is None or item["why"] is None or item["since"] is None:
-        return f"{source}: its answer does not tell"
-    return f"{source}: {item['why']}; no answer since {local_time(item['since'])} (for {duration(now - item['since'])})"
+def cannot_tell(document: FindingsDocument, sources: SourcesDocument, now: float) -> list[tuple[list[str], list[str]]]:
+    """Checks that miss the same sources, and why they miss each; ``now`` is Unix seconds."""
+    by_name = {item["source"]: item for item in sources["sources"]}
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for u in document["unknown"]:
+        groups.setdefault(tuple(u["missing"]), []).append(u["check"])
+    return [
+        (checks, [_why(source, by_name.get(source), now) for source in missing]) for missing, checks in groups.items()
+    ]
 
 
 def in_words(document: FindingsDocument, sources: SourcesDocument, now: float, *, pending: Collection[str] = ()) -> str:
@@ -123,12 +125,10 @@ def _lines(document: FindingsDocument, sources: SourcesDocument, now: float, pen
         yield f"  where  {f['subject']}"
         yield f"  since  {local_time(f['first_seen'])} (for {duration(now - f['first_seen'])})"
         yield f"  do     {f['remedy']}"
-    by_name = {item["source"]: item for item in sources["sources"]}
-    for u in document["unknown"]:
+    for checks, reasons in cannot_tell(document, sources, now):
         yield ""
-        yield f"CANNOT TELL  {u['check']}"
-        for source in u["missing"]:
-            yield f"  {why_missing(source, by_name.get(source), now)}"
+        yield f"CANNOT TELL  {', '.join(checks)}"
+        yield from (f"  {reason}" for reason in reasons)
     waiting = [name for name in document["ok"] if name in pending]
     well = [name for name in document["ok"] if name not in pending]
     for title, names in (
@@ -139,3 +139,11 @@ def _lines(document: FindingsDocument, sources: SourcesDocument, now: float, pen
         if names:
             yield ""
             yield f"{title}: {', '.join(names)}"
+
+
+def _why(source: str, item: SourceItem | None, now: float) -> str:
+    if source == "internal":  # checks.ledger: the check raised
+        return "the check itself failed; the exporter's log has the traceback"
+    if item is None or item["since"] is None:
+        return f"{source}: {(item and item['why']) or 'its answer does not tell'}"
+    return f"{source}: {item['why']}; no answer since {local_time(item['since'])} (for {duration(now - item['since'])})"

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from mecexporter import __version__
 from mecexporter.metrics.collectors.node import system_id
-from mecexporter.web.findings import exit_status, findings_document, verdict, why_missing
+from mecexporter.web.findings import cannot_tell, exit_status, findings_document, verdict
 from mecexporter.web.sources import sources_document, waiting_for
 from mecexporter.web.text import duration, local_time, visible
 
@@ -30,7 +30,6 @@ def status_page(view: View) -> bytes:
     world, report = view.world, view.report
     now = world.now + world.skew
     findings, sources = findings_document(view), sources_document(view)
-    by_name = {item["source"]: item for item in sources["sources"]}
     shown, more = _limited(findings["findings"], world.settings.findings_limit)
     versions = world.versions()
     return _template.render(
@@ -43,10 +42,7 @@ def status_page(view: View) -> bytes:
         waiting_for=waiting_for(world),
         findings=shown,
         more=more,
-        unknown=[
-            (u["check"], [why_missing(source, by_name.get(source), now) for source in u["missing"]])
-            for u in findings["unknown"]
-        ],
+        unknown=cannot_tell(findings, sources, now),
         sources=sources["sources"],
         checks=sorted(
             ((c, _state(c.name, report)) for c in report.checks), key=lambda row: (_STATES.index(row[1]), row[0].name)

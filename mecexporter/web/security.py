@@ -238,10 +238,10 @@ class _OnceLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is there twice", problem_mark=key.start_mark)
-            seen.add(str(key.value))
+        for name, mark in ((str(key.value), key.start_mark) for key, _ in node.value):
+            if name in seen:
+                raise yaml.MarkedYAMLError(problem=f"{name!r} is there twice", problem_mark=mark)
+            seen.add(name)
         return super().construct_mapping(node, deep)
 
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, TypedDict
 
+from mecexporter.errors import Reason
+from mecexporter.state.host import HostFacts
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.web.text import encodable
 
 if TYPE_CHECKING:
     from mecexporter.metrics.registry import View
+    from mecexporter.state.observed import Observed
     from mecexporter.state.world import World
 
 
 class SourceItem(TypedDict):
     """One source; times are Unix seconds, ``duration`` is seconds.
 
-    ``up`` is None where the source does not apply to this node. ``why``, ``reason`` and ``since`` (when the first call
-    that failed was begun) are None unless it applies and has no answer. ``errors``: reason -> reads that failed so.
+    ``up`` is None where the source does not apply to this node. ``reason`` and ``since`` (when the first call that
+    failed was begun) are None unless it applies and has no answer; ``why`` is None unless that, or it has gaps.
+    ``errors``: reason -> reads that failed so.
     """
 
     source: str
@@ -61,14 +65,24 @@ def _item(world: World, source: str) -> SourceItem:
     absent = part if applicable and isinstance(part, Absent) else None
     status = world.status.get(source)
     last_success = status.last_success if status else None
+    why = absent.why if absent else _gaps(part) if applicable else None
     return {
         "source": source,
         "applicable": applicable,
         "up": isinstance(part, Fresh) if applicable else None,
-        "why": encodable(absent.why) if absent else None,
+        "why": None if why is None else encodable(why),
         "reason": absent.reason if absent else None,
         "since": absent.since + world.skew if absent else None,
         "last_success": None if last_success is None else last_success + world.skew,
         "duration": status.duration if status else None,
         "errors": {str(reason): n for reason, n in status.errors.items()} if status else {},
     }
+
+
+def _gaps(part: Observed[object]) -> str | None:
+    """What an answer could not tell, though it is one."""
+    if not (isinstance(part, Fresh) and isinstance(part.value, HostFacts)):
+        return None
+    host = part.value
+    unread = [f.why for f in (host.system_id_file, host.override_file) if f.trouble not in (None, Reason.MISSING)]
+    return "; ".join(why for why in (*unread, host.commandline_why) if why) or None
