@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from mecexporter.checks.base import Finding, Severity, Unknown, check
 from mecexporter.checks.words import restore_settings
-from mecexporter.state.observed import Fresh
+from mecexporter.errors import Reason
+from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.world import Role
 
 if TYPE_CHECKING:
     from mecexporter.checks.base import Verdict
+    from mecexporter.state.ovs import OvsConf
     from mecexporter.state.world import World
 
 
@@ -29,7 +31,7 @@ def integration_bridge_empty(world: World) -> Verdict:
     name = ovs.integration_bridge
     if not ovs.ovn_remote and world.memory.identity is None:
         return ()
-    if ovs.bridge(name) is None:
+    if ovs.bridge(name) is None or _never_made(world, ovs):
         summary, at = f"there is no bridge {name}: no VM of this host has a network", world.ovs.at
     else:
         if not isinstance(world.openflow, Fresh) or world.openflow.value.bridge != name:
@@ -50,4 +52,18 @@ def integration_bridge_empty(world: World) -> Verdict:
             reads=2,
             read_at=at,
         ),
+    )
+
+
+def _never_made(world: World, ovs: OvsConf) -> bool:
+    """Whether the bridge is only a row: ovs-vswitchd lives, has made no port of its own for it, and listens nowhere.
+
+    So it is where conf.db was wiped and what it then asks for can't be had (a kernel datapath without the module).
+    """
+    local = next((i for i in ovs.interfaces if i.bridge == i.name == ovs.integration_bridge), None)
+    return (
+        isinstance(world.vswitchd, Fresh)
+        and isinstance(world.openflow, Absent)
+        and world.openflow.reason is Reason.MISSING
+        and (local is None or local.ofport is None or local.ofport < 0)
     )

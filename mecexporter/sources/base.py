@@ -28,7 +28,7 @@ DUTY_CYCLE = 0.25
 """A source is busy for at most this share of the time, however slow its answers are."""
 
 _CHEAP = frozenset({Reason.MISSING, Reason.REFUSED, Reason.PERMISSION})
-"""Failures that cost nobody anything: asking again at the usual pace finds the repair soonest."""
+"""Failures that cost this host nothing: asking again at the usual pace finds the repair soonest."""
 
 _NOTHING = object()  # differs from every question
 _LONGEST_BACKOFF = 300.0
@@ -43,6 +43,8 @@ class Source(ABC, Generic[T]):
         roles: the roles that it belongs to; empty: every node.
         interval: seconds between reads.
         deadline: seconds after which a read is given up.
+        retry: seconds to the first read after one that failed, where that is not the interval.
+        shared: whether many nodes ask the same server, so that even a refusal is to be asked for ever more seldom.
         needs: the sources of whose answers the question is made; not asked before they have said something.
     """
 
@@ -50,6 +52,8 @@ class Source(ABC, Generic[T]):
     roles: frozenset[Role] = frozenset()
     interval: float
     deadline: float = 5.0
+    retry: float | None = None
+    shared: bool = False
     needs: tuple[str, ...] = ()
 
     @abstractmethod
@@ -139,14 +143,20 @@ class Supervisor(Generic[T]):
                     pause = self.source.pause(outcome.value)
                 else:
                     failing_since = outcome.since
-                    failures = 0 if outcome.reason in _CHEAP else failures + 1
-                    longest = max(self.source.interval, min(10 * self.source.interval, _LONGEST_BACKOFF))
-                    pause = min(self.source.interval * 2 ** max(0, failures - 1), longest)
+                    cheap = outcome.reason in _CHEAP and not self.source.shared
+                    failures = 0 if cheap else failures + 1
+                    pause = self._backoff(failures)
                 pause = max(pause, duration * (1 / DUTY_CYCLE - 1))
                 self._publish(self.source, outcome, self._status(outcome, duration))
                 await self._sleep(pause * self._chance.uniform(0.9, 1.1))
         finally:
             await self.source.close()
+
+    def _backoff(self, failures: int) -> float:
+        """Doubles with each failure, to ten intervals or 5 min, whichever is less (contract)."""
+        first = self.source.retry or self.source.interval
+        longest = max(first, min(10 * self.source.interval, _LONGEST_BACKOFF))
+        return float(min(first * 2 ** min(max(0, failures - 1), 20), longest))
 
     def _ripe(self, world: World) -> bool:
         parts = (world.part(name) for name in self.source.needs)

@@ -43,12 +43,14 @@ class ChassisLookupSource(Source[ChassisLookup]):
     name = "chassis_lookup"
     roles = frozenset({Role.COMPUTE})
     deadline = 30.0
+    shared = True
     needs = ("ovs", "host")
 
     def __init__(self, database: str | None, tls: TlsFiles | None, *, interval: float, again: float) -> None:
         self.interval = interval
         self._database = database
         self._tls = tls
+        self.retry = again
         self._first_again = again
         self._again = again
 

@@ -58,7 +58,10 @@ def findings_document(view: View) -> FindingsDocument:
     ]
     return {
         "findings": sorted(findings, key=lambda f: (f["severity"] != Severity.CRITICAL, f["check"], f["subject"])),
-        "unknown": [{"check": name, "missing": list(missing)} for name, missing in sorted(report.unknown.items())],
+        "unknown": [
+            {"check": name, "missing": [encodable(source) for source in missing]}
+            for name, missing in sorted(report.unknown.items())
+        ],
         "not_applicable": sorted(report.not_applicable),
         "ok": sorted(name for name, opened in report.findings.items() if not opened),
     }

@@ -67,7 +67,7 @@ def _item(world: World, source: str) -> SourceItem:
     last_success = status.last_success if status else None
     why = absent.why if absent else _gaps(part) if applicable else None
     return {
-        "source": source,
+        "source": encodable(source),
         "applicable": applicable,
         "up": isinstance(part, Fresh) if applicable else None,
         "why": None if why is None else encodable(why),
