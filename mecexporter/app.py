@@ -93,9 +93,7 @@ def make_sources(config: Config) -> tuple[Source[Any], ...]:
         OvnControllerSource(Path(ovn.run_dir), _path(ovn.controller_control), live),
     ]
     if ovn.chassis_lookup.enabled:
-        every.append(
-            ChassisLookupSource(ovn.southbound.database, files, interval=ovn.chassis_lookup.interval, again=live)
-        )
+        every.append(ChassisLookupSource(ovn.southbound.given, files, interval=ovn.chassis_lookup.interval, again=live))
     return tuple(s for s in every if s.name not in config.sources.disable)
 
 

@@ -93,13 +93,27 @@ class Ovs(_Section, frozen=True):
     integration_bridge: str | None = None
 
 
-class OvnDb(_Section, frozen=True):
-    """One of OVN's databases; None: the usual place under /run/ovn."""
+class Northbound(_Section, frozen=True):
+    """The Northbound database."""
 
-    database: str | None = None
-    control: str | None = None
+    database: str = "unix:/run/ovn/ovnnb_db.sock"
+    control: str = "/run/ovn/ovnnb_db.ctl"
     peers: list[str] = []
     exclude_tables: list[str] = []
+
+
+class Southbound(_Section, frozen=True):
+    """The Southbound database."""
+
+    database: str = "unix:/run/ovn/ovnsb_db.sock"
+    control: str = "/run/ovn/ovnsb_db.ctl"
+    peers: list[str] = []
+    exclude_tables: list[str] = []
+
+    @property
+    def given(self) -> str | None:
+        """The connection if it is another than the usual one, which a compute node has not."""
+        return None if self.database == Southbound().database else self.database
 
 
 class Tls(_Section, frozen=True):
@@ -123,8 +137,8 @@ class Ovn(_Section, frozen=True):
     run_dir: str = "/run/ovn"
     controller_control: str | None = None
     northd_control: str | None = None
-    northbound: OvnDb = OvnDb()
-    southbound: OvnDb = OvnDb()
+    northbound: Northbound = Northbound()
+    southbound: Southbound = Southbound()
     tls: Tls = Tls()
     chassis_lookup: ChassisLookup = ChassisLookup()
     shared_hostnames: list[str] = []
@@ -345,14 +359,13 @@ def _values(config: Config, known_checks: frozenset[str]) -> list[_Wrong]:
 
 
 def _connections(config: Config) -> list[_Wrong]:
-    given: list[tuple[list[str | int], str | None]] = [(["ovs", "database"], config.ovs.database)]
+    given: list[tuple[list[str | int], str]] = [(["ovs", "database"], config.ovs.database)]
     for side, db in (("northbound", config.ovn.northbound), ("southbound", config.ovn.southbound)):
         given.append((["ovn", side, "database"], db.database))
         given += [(["ovn", side, "peers", at], peer) for at, peer in enumerate(db.peers)]
     return [
         (keys, f"{part!r} is no OVSDB connection: want unix:/path, tcp:host:port or ssl:host:port")
         for keys, value in given
-        if value is not None
         for part in (value.split(",") if keys != ["ovs", "database"] else [value])
         if not _CONNECTION.fullmatch(part.strip())
     ]

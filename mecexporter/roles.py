@@ -9,7 +9,7 @@ from mecexporter.state.observed import Fresh
 from mecexporter.state.world import Role
 
 if TYPE_CHECKING:
-    from mecexporter.config import Config, OvnDb
+    from mecexporter.config import Config, Northbound, Southbound
     from mecexporter.state.world import World
 
 
@@ -27,10 +27,9 @@ def signs(config: Config) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _database(db: OvnDb, run_dir: str, stem: str) -> tuple[str, ...]:
-    socket = db.database.removeprefix("unix:") if db.database else f"{run_dir}/{stem}.sock"
-    control = db.control or f"{run_dir}/{stem}.ctl"
-    return (*((socket,) if Path(socket).is_absolute() else ()), control, f"{run_dir}/{stem}.pid")
+def _database(db: Northbound | Southbound, run_dir: str, stem: str) -> tuple[str, ...]:
+    socket = db.database.removeprefix("unix:")
+    return (*((socket,) if Path(socket).is_absolute() else ()), db.control, f"{run_dir}/{stem}.pid")
 
 
 def found(world: World, config: Config) -> frozenset[Role]:

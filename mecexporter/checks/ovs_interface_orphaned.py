@@ -19,21 +19,24 @@ HOLD = 60.0
 
 @check(
     severity=Severity.WARNING,
-    title="an interface with an iface-id has no ovn-installed for over 60 s, while ovn-controller is connected",
+    title="an interface with an iface-id has neither ovn-installed nor a flow for over 60 s, while ovn-controller runs",
     roles=frozenset({Role.COMPUTE}),
-    sources=("ovn_controller", "ovs"),
+    sources=("openflow", "ovn_controller", "ovs"),
     alert_for="5m",
 )
 def ovs_interface_orphaned(world: World) -> Verdict:
-    """Read Interface.external_ids; with ovn-controller down, that is the finding, and not each port of the host."""
-    if not isinstance(world.ovs, Fresh):
-        return unknown(world, "ovs")
+    """Read Interface.external_ids, and ask OpenFlow for the flows of ports without the mark: a localport has some.
+
+    With ovn-controller down, that is the finding, and not each port of the host.
+    """
+    if not isinstance(world.ovs, Fresh) or not isinstance(world.openflow, Fresh):
+        return unknown(world, "openflow", "ovs")
     down = controller_is_down(world)
     if down is None:
         return Unknown(("ovn_controller",))
     if down:
         return ()
-    ovs, at = world.ovs.value, world.ovs.at
+    ovs, flows, at = world.ovs.value, world.openflow.value.from_port, world.openflow.at
     return tuple(
         Finding(
             subject=f"{i.bridge}/{i.name}",
@@ -48,6 +51,6 @@ def ovs_interface_orphaned(world: World) -> Verdict:
             hold=HOLD,
             read_at=at,
         )
-        for i in ovs.interfaces
-        if i.bridge == ovs.integration_bridge and i.iface_id is not None and not i.ovn_installed
+        for i in ovs.uninstalled()
+        if i.iface_id is not None and i.ofport is not None and flows.get(i.ofport) == 0
     )

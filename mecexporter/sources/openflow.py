@@ -1,4 +1,4 @@
-"""How many flows a bridge has, asked by OpenFlow 1.3 on the bridge's management socket.
+"""How many flows a bridge has, and how many take packets from a port, by OpenFlow 1.3 on its management socket.
 
 The exact count of what OpenFlow sees: the text of ``bridge/dump-flows`` also lists Open vSwitch's own hidden flows.
 Sections named here are those of the OpenFlow Switch Specification 1.3.5.
@@ -14,10 +14,11 @@ from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.jsonrpc import Endpoint, connect, within
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 MAX_BYTES = 1 << 18
-"""Most bytes taken from a switch for one count; its hello and answer are under 100."""
+"""Most bytes taken from a switch for one count; its hello and its answers are under 100 each."""
 
 _VERSION = 4  # the wire's name for OpenFlow 1.3
 _NAMES = {1: "1.0", 2: "1.1", 3: "1.2", 4: "1.3", 5: "1.4", 6: "1.5"}
@@ -25,22 +26,32 @@ _HEADER = struct.Struct("!BBHI")  # 7.1: version, type, length with header, xid
 _HELLO, _ERROR, _ECHO_REQUEST, _ECHO_REPLY, _MULTIPART_REQUEST, _MULTIPART_REPLY = 0, 1, 2, 3, 18, 19
 _AGGREGATE = 2  # 7.3.5: OFPMP_AGGREGATE
 _REPLY_MORE = 1  # 7.3.5: OFPMPF_REPLY_MORE
-_OUR_HELLO_XID, _OUR_REQUEST_XID = 1, 2
 
 # 7.5.1: one element of type OFPHET_VERSIONBITMAP, 8 bytes long, with the bit of our version.
 _HELLO_BODY = struct.pack("!HHI", 1, 8, 1 << _VERSION)
-# 7.3.5, 7.3.5.3: OFPMP_AGGREGATE, no flags; OFPTT_ALL, OFPP_ANY, OFPG_ANY, any cookie; 7.2.3.1: an empty OXM match.
-_REQUEST_BODY = struct.pack("!HH4xB3xII4xQQHH4x", _AGGREGATE, 0, 0xFF, 0xFFFFFFFF, 0xFFFFFFFF, 0, 0, 1, 4)
+# 7.3.5, 7.3.5.3: OFPMP_AGGREGATE, no flags; a table, OFPP_ANY, OFPG_ANY, any cookie; then the match.
+_REQUEST = struct.Struct("!HH4xB3xII4xQQ")
+_ALL_TABLES = 0xFF
+_ANY = 0xFFFFFFFF
+_EMPTY_MATCH = struct.pack("!HH4x", 1, 4)  # 7.2.3.1: OFPMT_OXM, its length without padding
+_IN_PORT_MATCH = struct.Struct("!HHII4x")  # with one field
+_OXM_IN_PORT = 0x80000004  # 7.2.3.2: OFPXMC_OPENFLOW_BASIC, OFPXMT_OFB_IN_PORT, no mask, 4 bytes
 _MULTIPART = struct.Struct("!HH4x")
 _AGGREGATE_REPLY = struct.Struct("!QQI4x")  # 7.3.5.3: packets, bytes, flows
 
 
-async def flow_count(management: Path, *, deadline: float = 5.0) -> int:
-    """Count the flows of all tables, as OpenFlow sees them.
+async def flow_counts(
+    management: Path, *, ports: Sequence[int] = (), deadline: float = 5.0
+) -> tuple[int, dict[int, int]]:
+    """Count the flows of all tables, as OpenFlow sees them; and those of table 0 that match on a port as input.
 
     Args:
         management: the socket, ``<run_dir>/<bridge>.mgmt``.
+        ports: OpenFlow port numbers.
         deadline: seconds for all of it.
+
+    Returns:
+        The flows of all tables, and by port those of table 0.
 
     Raises:
         SourceError: MISSING (no such bridge, or no vswitchd), REFUSED, PERMISSION, TIMEOUT, CLOSED, GARBAGE, TOO_LARGE;
@@ -49,11 +60,15 @@ async def flow_count(management: Path, *, deadline: float = 5.0) -> int:
     async with within(deadline, f"{management}: OpenFlow"):
         reader, writer = await connect(Endpoint("unix", str(management)))
         try:
-            return await _Session(str(management), reader, writer).flow_count()
+            session = _Session(str(management), reader, writer)
+            await session.greet()
+            total = await session.aggregate(_ALL_TABLES, _EMPTY_MATCH)
+            by_port = {p: await session.aggregate(0, _IN_PORT_MATCH.pack(1, 12, _OXM_IN_PORT, p)) for p in ports}
         except OSError as error:
             raise SourceError(Reason.CLOSED, f"{management}: the connection broke: {error}") from None
         finally:
             writer.transport.abort()
+    return total, by_port
 
 
 class _Session:
@@ -62,11 +77,15 @@ class _Session:
         self._reader = reader
         self._writer = writer
         self._left = MAX_BYTES
+        self._xid = 0
 
-    async def flow_count(self) -> int:
-        self._send(_HELLO, _OUR_HELLO_XID, _HELLO_BODY)
+    async def greet(self) -> None:
+        self._send(_HELLO, self._next_xid(), _HELLO_BODY)
         self._negotiate(*await self._receive())
-        self._send(_MULTIPART_REQUEST, _OUR_REQUEST_XID, _REQUEST_BODY)
+
+    async def aggregate(self, table: int, match: bytes) -> int:
+        request = self._next_xid()
+        self._send(_MULTIPART_REQUEST, request, _REQUEST.pack(_AGGREGATE, 0, table, _ANY, _ANY, 0, 0) + match)
         answer = b""
         while True:
             version, kind, xid, body = await self._receive()
@@ -77,7 +96,7 @@ class _Session:
                 await self._writer.drain()
             elif kind == _ERROR:
                 raise self._error(body)
-            elif kind == _MULTIPART_REPLY and xid == _OUR_REQUEST_XID:
+            elif kind == _MULTIPART_REPLY and xid == request:
                 if len(body) < _MULTIPART.size or (head := _MULTIPART.unpack_from(body))[0] != _AGGREGATE:
                     raise self._garbage("an answer to another question")
                 answer += body[_MULTIPART.size :]
@@ -87,6 +106,10 @@ class _Session:
             raise self._garbage(f"an aggregate of {len(answer)} bytes")
         flows: int = _AGGREGATE_REPLY.unpack(answer)[2]
         return flows
+
+    def _next_xid(self) -> int:
+        self._xid += 1
+        return self._xid
 
     def _negotiate(self, version: int, kind: int, _xid: int, body: bytes) -> None:
         """See that 1.3 is what both sides come to (6.3.1, 7.5.1).

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -95,6 +96,14 @@ class OvsConf:
     traffic_by_kind: Mapping[InterfaceKind, Counters]
     traffic: Mapping[tuple[str, str], Counters]
 
+    def uninstalled(self) -> tuple[Interface, ...]:
+        """Interfaces of the integration bridge that ask for a logical port and bear no mark of having got it."""
+        return tuple(
+            i
+            for i in self.interfaces
+            if i.bridge == self.integration_bridge and i.iface_id is not None and not i.ovn_installed
+        )
+
     def bridge(self, name: str) -> Bridge | None:
         """The bridge of that name, if there is one."""
         return next((b for b in self.bridges if b.name == name), None)
@@ -131,7 +140,12 @@ class Vswitchd:
 
 @dataclass(frozen=True, slots=True)
 class BridgeFlows:
-    """OpenFlow's own count of the flows of one bridge; ovs-vswitchd's hidden flows are not in it."""
+    """OpenFlow's own count of the flows of one bridge; ovs-vswitchd's hidden flows are not in it.
+
+    Attributes:
+        from_port: OpenFlow port -> flows of table 0 that take packets from it, of the ports that were asked for.
+    """
 
     bridge: str
     flows: int
+    from_port: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))

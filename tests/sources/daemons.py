@@ -1,0 +1,161 @@
+"""Real OVS daemons for tests: started directly in a short temporary directory, no kernel module, ended by their pid."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.waiting import wait_until
+
+SCHEMAS = {
+    "Open_vSwitch": Path("/usr/share/openvswitch/vswitch.ovsschema"),
+    "OVN_Northbound": Path("/usr/share/ovn/ovn-nb.ovsschema"),
+    "OVN_Southbound": Path("/usr/share/ovn/ovn-sb.ovsschema"),
+}
+_PATH = {"PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}  # Debian keeps the daemons out of users' PATH
+_START_SECONDS = 20
+
+
+@contextmanager
+def short_dir() -> Iterator[Path]:
+    """A temporary directory whose sockets' paths fit into the 107 bytes of a unix address; pytest's own may not."""
+    directory = Path(tempfile.mkdtemp(prefix="wire-", dir="/tmp"))  # short is the point; mkdtemp makes it ours
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+class Daemon:
+    """One daemon as a child process: pidfile and control socket are where its own defaults put them under `run_dir`."""
+
+    def __init__(self, run_dir: Path, name: str, *args: str) -> None:
+        self.name = name
+        self.run_dir = run_dir
+        self._command = [
+            name,
+            f"--pidfile={run_dir}/{name}.pid",
+            f"--log-file={run_dir}/{name}.log",
+            "-vconsole:off",
+            *args,
+        ]
+        self._env = _PATH | {f"OVS_{kind}": str(run_dir) for kind in ("RUNDIR", "LOGDIR", "DBDIR", "SYSCONFDIR")}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, f"{self.name} was not started"
+        return self._process.pid
+
+    @property
+    def control(self) -> Path:
+        return self.run_dir / f"{self.name}.{self.pid}.ctl"
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command, env=self._env, cwd=self.run_dir, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+
+        def ready() -> bool:
+            assert self._process is not None
+            assert self._process.poll() is None, f"{self.name} ended with {self._process.returncode}"
+            pidfile = self.run_dir / f"{self.name}.pid"
+            return self.control.exists() and pidfile.exists() and pidfile.read_text() == f"{self.pid}\n"
+
+        wait_until(ready, _START_SECONDS, f"{self.name} is up")
+
+    def suspend(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it gracefully: pidfile and socket go."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it with SIGKILL: pidfile and socket stay behind."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(how)
+            self._process.send_signal(signal.SIGCONT)
+            try:
+                self._process.wait(_START_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._process.wait()
+
+
+class OvsdbServer(Daemon):
+    """An ovsdb-server of one fresh database on `socket`, and on further remotes."""
+
+    def __init__(self, run_dir: Path, db: str, *args: str) -> None:
+        self.socket = run_dir / "db.sock"
+        self.file = run_dir / f"{db}.db"
+        if not self.file.exists():
+            run("ovsdb-tool", "create", str(self.file), str(SCHEMAS[db]))
+        super().__init__(run_dir, "ovsdb-server", f"--remote=punix:{self.socket}", *args, str(self.file))
+
+
+class Node:
+    """Open vSwitch of one node, all datapaths and devices dummies."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.server = OvsdbServer(run_dir, "Open_vSwitch")
+        self.vswitchd = Daemon(
+            run_dir, "ovs-vswitchd", "--enable-dummy=override", "--disable-system", f"unix:{self.server.socket}"
+        )
+
+    def start(self) -> None:
+        self.server.start()
+        self.vsctl("--no-wait", "init")
+        self.vswitchd.start()
+
+    def vsctl(self, *args: str) -> str:
+        return run("ovs-vsctl", "--timeout=10", f"--db=unix:{self.server.socket}", *args)
+
+    def management(self, bridge: str) -> Path:
+        """The bridge's OpenFlow socket."""
+        return self.run_dir / f"{bridge}.mgmt"
+
+
+@contextmanager
+def running(*daemons: Daemon) -> Iterator[None]:
+    """Start these, and end them in reverse order."""
+    try:
+        for daemon in daemons:
+            daemon.start()
+        yield
+    finally:
+        for daemon in reversed(daemons):
+            daemon.kill()
+
+
+@contextmanager
+def ovs_node() -> Iterator[Node]:
+    """A node that runs, in a directory of its own."""
+    with short_dir() as directory:
+        node = Node(directory)
+        try:
+            node.start()
+            yield node
+        finally:
+            node.vswitchd.kill()
+            node.server.kill()
+
+
+def run(*command: str) -> str:
+    """Run a tool; what it printed."""
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30, env=_PATH)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
