@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mecexporter.errors import Reason, SourceError
+from mecexporter.sources.aside import aside
 from mecexporter.sources.base import Source
 from mecexporter.sources.jsonrpc import denied
 from mecexporter.sources.unixctl import locate_by_pidfile
@@ -57,10 +58,14 @@ class HostSource(Source[HostFacts]):
     def __init__(self, paths: HostPaths, interval: float) -> None:
         self.interval = interval
         self._paths = paths
+        self._reading: asyncio.Future[HostFacts] | None = None
 
     async def read(self, world: World) -> HostFacts:  # noqa: ARG002  # asks the same whatever the World
         """Raises SourceError only where /proc itself can't be read; each file's trouble is part of the facts."""
-        return await asyncio.to_thread(self._read)
+        if self._reading is not None and not self._reading.done():
+            raise SourceError(Reason.TIMEOUT, "the read before this one still hangs: a file system does not answer")
+        self._reading = asyncio.ensure_future(aside(self._read))
+        return await asyncio.shield(self._reading)
 
     def _read(self) -> HostFacts:
         paths = self._paths

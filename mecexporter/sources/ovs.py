@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mecexporter.errors import Reason, SourceError
+from mecexporter.sources.aside import aside
 from mecexporter.sources.base import Source
 from mecexporter.sources.jsonrpc import Endpoint, JsonRpcStream
 from mecexporter.sources.ovsdb_live import Replica, Tables
@@ -105,13 +106,13 @@ class OvsSource(Source[OvsConf]):
         if self._replica is None:
             await self._make()
         assert self._replica is not None  # noqa: S101  # _make() has seen to it
-        copy = await asyncio.to_thread(self._replica.value)
+        copy = await aside(self._replica.value)
         differing = set(uuids) ^ copy.interfaces.keys()
         if not differing:
             return copy
         # Rows come and go between the two looks; only what still differs in a second pair of looks is wrong.
         await asyncio.sleep(_SETTLE)
-        copy = await asyncio.to_thread(self._replica.value)
+        copy = await aside(self._replica.value)
         if differing & (set(await self._statistics()) ^ copy.interfaces.keys()):
             raise SourceError(Reason.STALE, f"{self._endpoint}: the copy of {DB} differs from the server's rows")
         return copy
@@ -132,12 +133,12 @@ class OvsSource(Source[OvsConf]):
             timeout=self.deadline / 2,
         )
         self._made = time.monotonic()
-        await asyncio.to_thread(self._replica.start)
+        await aside(self._replica.start)
 
     async def _drop(self) -> None:
         if self._replica is not None:
             replica, self._replica = self._replica, None
-            await asyncio.shield(asyncio.to_thread(replica.stop))
+            await asyncio.shield(aside(replica.stop))
 
     def _conf(self, copy: _Copy, statistics: Mapping[str, Mapping[str, int]]) -> OvsConf:
         ids = copy.external_ids
