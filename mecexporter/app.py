@@ -117,18 +117,18 @@ class Engine:
         self._read_only = read_only
         self._clock = make_clock()
         self._started = time.time()
+        self._state_saved = True
         now = self._clock()
         self._sources = {s.name: s for s in make_sources(config)}
         self._checks = checks.discover()
         self._ledger = Ledger(saved.findings, now)
-        self._world = replace(
-            empty_world(now, config.host.hostname or socket.gethostname(), settings(config)), memory=saved.memory()
-        )
+        memory = saved.memory()
+        known = config.host.hostname or (memory.identity and memory.identity.hostname) or socket.gethostname()
+        self._world = replace(empty_world(now, known, settings(config)), memory=memory, process=self._process())
         self._report = Report()
-        self._open: dict[tuple[str, str], tuple[str, str]] = {}
+        self._open: set[tuple[str, str]] = set()
         self._changed = asyncio.Event()
-        self._state_saved = True
-        self._sampled = 0.0
+        self._sampled = now
         chance = random.Random()  # noqa: S311  # jitter is no secret
         self._supervisors = tuple(
             Supervisor(
@@ -184,7 +184,8 @@ class Engine:
         return lambda world: tells_roles or self._applies(source, world)
 
     def _applies(self, source: Source[Any], world: World) -> bool:
-        return (not source.roles or bool(source.roles & world.roles)) and source.configured(world)
+        has_role = not source.roles or bool(source.roles & world.roles)
+        return has_role and self._sources.keys() >= set(source.needs) and source.configured(world)
 
     def _publish(self, source: Source[Any], outcome: Observed[Any], status: SourceStatus) -> None:
         before = self._world.part(source.name)
@@ -201,13 +202,19 @@ class Engine:
 
     async def _look(self) -> None:
         while True:
-            waiting = self._report.pending or self._world.memory.healthy_since is not None
+            memory = self._world.memory
+            proving = memory.healthy_id is not None and (
+                memory.identity is None or memory.identity.system_id != memory.healthy_id
+            )
+            waiting = self._report.pending or proving
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TICK if waiting else _IDLE_TICK):
                     await self._changed.wait()
             # What several sources publish in one go is looked at once.
             await asyncio.sleep(0.02)
+            self._sample()
             self._evaluate()
+            self._log_findings()
 
     def _too_old(self, now: float) -> list[str]:
         return [
@@ -220,7 +227,7 @@ class Engine:
         """Ask all checks of the World as it is now."""
         self._changed.clear()
         now = self._clock()
-        world = replace(self._world, now=now, skew=self._skew(now), process=self._process(now))
+        world = replace(self._world, now=now, skew=self._skew(now))
         for name in self._too_old(now):
             part = world.part(name)
             since = part.at if isinstance(part, Fresh) else now
@@ -234,7 +241,6 @@ class Engine:
             world = replace(world, memory=memory, roles=roles.in_force(world, self._config))
         self._world = replace(world, memory=memory)
         self._report = self._ledger.advance(self._checks, self._world)
-        self._log_findings()
         for s in self._supervisors:
             s.poke(self._world)
 
@@ -263,23 +269,22 @@ class Engine:
 
     def _hostname(self, world: World) -> str:
         """As configured, else as Open vSwitch has it or last had it, else as the kernel has it."""
-        if self._config.host.hostname:
-            return self._config.host.hostname
-        if isinstance(world.ovs, Fresh) and world.ovs.value.hostname:
+        if not self._config.host.hostname and isinstance(world.ovs, Fresh) and world.ovs.value.hostname:
             return world.ovs.value.hostname
-        if world.memory.identity and world.memory.identity.hostname:
-            return world.memory.identity.hostname
         return world.hostname
 
     def _skew(self, now: float) -> float:
         skew = time.time() - now
         return float(round(skew)) if abs(skew) > 1 else 0.0
 
-    def _process(self, now: float) -> Process | None:
-        """Sampled at the pace of live reads."""
-        if now - self._sampled < self._config.intervals.live and self._world.process is not None:
-            return self._world.process
-        self._sampled = now
+    def _sample(self) -> None:
+        """Look at ourselves, at the pace of live reads and never in a scrape."""
+        now = self._clock()
+        if now - self._sampled >= self._config.intervals.live:
+            self._sampled = now
+            self._world = replace(self._world, process=self._process())
+
+    def _process(self) -> Process | None:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         try:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -294,20 +299,15 @@ class Engine:
 
     def _log_findings(self) -> None:
         """One line when a finding opens, one when it closes; what can't be told now is neither."""
-        now = {
-            (f.check, f.subject): (str(f.severity), f.summary)
-            for found in self._report.findings.values()
-            for f in found
-        }
-        for (check, subject), (severity, summary) in now.items():
-            if (check, subject) not in self._open:
-                extra = {"check": check, "severity": severity, "subject": subject, "summary": summary}
+        now = {(f.check, f.subject): f for found in self._report.findings.values() for f in found}
+        for key, f in now.items():
+            if key not in self._open:
+                extra = {"check": f.check, "severity": f.severity, "subject": f.subject, "summary": f.summary}
                 log.warning("finding opened", extra=extra)
-        for check, subject in self._open.keys() - now.keys():
+        for check, subject in self._open - now.keys():
             if check not in self._report.unknown:
                 log.info("finding closed", extra={"check": check, "subject": subject})
-        kept = {key: value for key, value in self._open.items() if key[0] in self._report.unknown}
-        self._open = kept | now
+        self._open = {key for key in self._open if key[0] in self._report.unknown} | now.keys()
 
     def _saved(self) -> Saved:
         skew = self._world.skew

@@ -6,8 +6,10 @@ import argparse
 import asyncio
 import contextlib
 import http.client
+import io
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -41,27 +43,38 @@ ALONE_SECONDS = 45.0
 _ALONE_INTERVAL = 2.0
 _SETTLED_AFTER = 12.0  # seconds in which checks that need several quick reads have had them
 _ASK_SECONDS = 5.0
+_MOST_BYTES = 64 << 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names from outside need not fit the terminal's encoding
     arguments = sys.argv[1:] if arguments is None else arguments
-    usage = EXIT_CANNOT_TELL if "check" in arguments[:1] else EXIT_USAGE
+    usage, failed = EXIT_USAGE, EXIT_FAILED
+    if "check" in arguments[:1]:
+        usage = failed = EXIT_CANNOT_TELL
     try:
         options = _parser().parse_args(arguments)
     except SystemExit as stop:  # argparse has said why
         return usage if stop.code else 0
     try:
-        return int(options.command(options))
+        status = int(options.command(options))
+        sys.stdout.flush()
     except ConfigError as error:
         print(f"mecexporter: {error}", file=sys.stderr)
         return usage
     except MecExporterError as error:
         print(f"mecexporter: {error}", file=sys.stderr)
-        return EXIT_CANNOT_TELL if usage == EXIT_CANNOT_TELL else EXIT_FAILED
-    except BrokenPipeError:  # whoever read our output has had enough
-        sys.stderr.close()
-        return EXIT_FAILED
+        return failed
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # whoever read our output has had enough
+            print(f"mecexporter: {error}", file=sys.stderr)
+        # What is left in the buffer is not to be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return failed
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,18 +110,23 @@ def _load(options: argparse.Namespace) -> Config:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from mecexporter.web.listen import parse_listen  # noqa: PLC0415  # other commands need no web server
-    from mecexporter.web.security import Security  # noqa: PLC0415  # as above
+    from mecexporter.web.security import Security  # noqa: PLC0415  # other commands need no web server
 
     config = _load(options)
-    try:
-        where = parse_listen(options.listen or config.web.listen)
-    except ValueError as error:
-        raise ConfigError(f"{'--listen' if options.listen else 'web.listen'}: {error}") from None
+    where = _where(options.listen, "--listen") if options.listen else _where(config.web.listen, "web.listen")
     security = Security(Path(config.web.web_config)) if config.web.web_config else None
     logs.set_up()
     asyncio.run(_serve(config, where, security))
     return 0
+
+
+def _where(text: str, key: str) -> tuple[str, int]:
+    from mecexporter.web.listen import parse_listen  # noqa: PLC0415  # other commands need no web server
+
+    try:
+        return parse_listen(text)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from None
 
 
 async def _serve(config: Config, where: tuple[str, int], security: Any) -> None:
@@ -134,8 +152,7 @@ async def _serve(config: Config, where: tuple[str, int], security: Any) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await work
     finally:
-        for runner in runners:
-            await runner.cleanup()
+        await asyncio.gather(*(runner.cleanup() for runner in runners))
 
 
 def _engine(config: Config, *, read_only: bool = False) -> Engine:
@@ -182,7 +199,7 @@ def _get(path: str, page: str) -> Any:
     try:
         connection.request("GET", page)
         response = connection.getresponse()
-        body = response.read()
+        body = response.read(_MOST_BYTES)
         if response.status != http.HTTPStatus.OK:
             raise ValueError(f"{page}: status {response.status}")
         return json.loads(body)
@@ -271,7 +288,9 @@ def _catalogue(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> int:
-    yaml.safe_dump(effective(_load(options)), sys.stdout, sort_keys=False, allow_unicode=True)
+    config = _load(options)
+    _where(config.web.listen, "web.listen")
+    yaml.safe_dump(effective(config), sys.stdout, sort_keys=False, allow_unicode=True)
     return 0
 
 

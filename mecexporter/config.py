@@ -14,11 +14,12 @@ from mecexporter.errors import ConfigError
 from mecexporter.state.world import Role, SystemIdPolicy
 
 SHORTEST_INTERVAL = 1.0
+MAX_BYTES = 1 << 20
 _SOURCE = re.compile(
     "ovs|vswitchd|openflow|ovn_controller|chassis_lookup|host|northd|sysfs|links|tc|ovs_flows|conntrack|neutron|placement"
     "|OVN_(North|South)bound@.+|nova@.+"
 )
-_CONNECTION = re.compile(r"unix:/.*|(tcp|ssl):(\[[^\[\]\s]+\]|[^\[\]:,\s]+):\d{1,5}")
+_CONNECTION = re.compile(r"unix:/.*|(?:tcp|ssl):(?:\[[^\[\]\s]+\]|[^\[\]:,\s]+):(?P<port>\d{1,5})")
 _Wrong: TypeAlias = "tuple[list[str | int], str]"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _RATES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -241,14 +242,18 @@ def load(path: Path | None, *, known_checks: frozenset[str]) -> Config:
     if path is None:
         return Config()
     try:
-        text = path.read_bytes().decode()
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ConfigError(f"{path}: longer than {MAX_BYTES} bytes")
+        text = content.decode()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text: byte {error.start}") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_twins(path, node)
+        _refuse_twins(path, node, set())
         data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -270,10 +275,14 @@ def load(path: Path | None, *, known_checks: frozenset[str]) -> Config:
 def effective(config: Config) -> dict[str, Any]:
     """The configuration as YAML has it, secrets masked: a password in a database's URL."""
     shown: dict[str, Any] = _plain(config)
-    shown["nova"]["cells"] = {
-        cell: re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", url) for cell, url in config.nova.cells.items()
-    }
+    shown["nova"]["cells"] = {cell: _masked(url) for cell, url in config.nova.cells.items()}
     return shown
+
+
+def _masked(url: str) -> str:
+    """Without the password, which may hold any character, also as an argument of the driver."""
+    url = re.sub(r"(://[^:/@]*:).*@", r"\1***@", url, flags=re.DOTALL)
+    return re.sub(r"([?&][^=&]*pass[^=&]*=)[^&]*", r"\1***", url, flags=re.IGNORECASE)
 
 
 def _plain(value: Any) -> Any:
@@ -321,15 +330,22 @@ def _mark(node: yaml.Node | None, keys: list[str | int]) -> yaml.Mark | None:
     return mark
 
 
-def _refuse_twins(path: Path, node: yaml.Node | None) -> None:
-    """YAML's loader takes the last of two equal keys and says nothing."""
-    if isinstance(node, yaml.MappingNode):
+def _refuse_twins(path: Path, node: yaml.Node | None, looked_at: set[int]) -> None:
+    """YAML's loader takes the last of two equal keys and says nothing.
+
+    Args:
+        path: the file.
+        node: a value in it, which aliases may show in many places.
+        looked_at: nodes (by ``id``) that need no second look.
+    """
+    if isinstance(node, yaml.MappingNode) and id(node) not in looked_at:
+        looked_at.add(id(node))
         seen: set[str] = set()
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise ConfigError(f"{path}:{key.start_mark.line + 1}: {key.value}: the key is there twice")
             seen.add(str(key.value))
-            _refuse_twins(path, value)
+            _refuse_twins(path, value, looked_at)
 
 
 def _values(config: Config, known_checks: frozenset[str]) -> list[_Wrong]:
@@ -367,8 +383,13 @@ def _connections(config: Config) -> list[_Wrong]:
         (keys, f"{part!r} is no OVSDB connection: want unix:/path, tcp:host:port or ssl:host:port")
         for keys, value in given
         for part in (value.split(",") if keys != ["ovs", "database"] else [value])
-        if not _CONNECTION.fullmatch(part.strip())
+        if not _is_connection(part.strip())
     ]
+
+
+def _is_connection(text: str) -> bool:
+    found = _CONNECTION.fullmatch(text)
+    return found is not None and (found["port"] is None or 0 < int(found["port"]) < 1 << 16)
 
 
 def _tls(tls: Tls) -> list[_Wrong]:

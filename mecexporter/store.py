@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import threading
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,7 @@ class Store:
         self.path = directory / "state.json"
         self._written: Saved | None = None
         self._in_the_way = False
+        self._lock = threading.Lock()  # saves come from a thread, and from who stops or forgets
 
     def load(self, *, keep_aside: bool = True) -> Saved:
         """Read the file; one that is torn or somebody else's is put aside, not overwritten.
@@ -111,9 +113,9 @@ class Store:
             return Saved(format=_FORMAT)
         except OSError as error:
             log.warning("state can't be read", extra={"path": str(self.path), "why": error.strerror})
-            self._in_the_way = not isinstance(error, PermissionError)
+            self._in_the_way = True
             return Saved(format=_FORMAT)
-        except ValueError as error:  # msgspec's errors are
+        except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             if keep_aside:
                 self._put_aside(str(error))
             return Saved(format=_FORMAT)
@@ -126,10 +128,14 @@ class Store:
         Raises:
             MecExporterError: it can't be written; names path and reason.
         """
-        if saved == self._written:
-            return
+        with self._lock:
+            if saved != self._written:
+                self._write(saved)
+                self._written = saved
+
+    def _write(self, saved: Saved) -> None:
         if self._in_the_way:
-            raise MecExporterError(f"{self.path} is not ours and can't be put aside")
+            raise MecExporterError(f"{self.path} could not be read at start, and is not overwritten")
         try:
             self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".state.")
@@ -145,7 +151,6 @@ class Store:
                 raise
         except OSError as error:
             raise MecExporterError(f"{self.path} can't be written: {error.strerror}") from None
-        self._written = saved
 
     def _put_aside(self, why: str) -> None:
         aside = self.path.with_name("state.json.unreadable")

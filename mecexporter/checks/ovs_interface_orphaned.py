@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mecexporter.checks.base import Finding, Severity, Unknown, check, unknown
 from mecexporter.checks.controller import controller_is_down
-from mecexporter.checks.words import quoted
+from mecexporter.checks.words import ovsdb_quoted, quoted
 from mecexporter.state.observed import Fresh
 from mecexporter.state.world import Role
 
@@ -44,8 +44,8 @@ def ovs_interface_orphaned(world: World) -> Verdict:
                 f"interface {quoted(i.name)} asks for logical port {quoted(i.iface_id)}, not installed by OVN here"
             ),
             remedy=(
-                f"see where OVN has it (ovn-sbctl find Port_Binding logical_port={quoted(i.iface_id)}); if the port or "
-                f"its guest is gone: ovs-vsctl del-port {quoted(i.bridge)} {quoted(i.name)}"
+                f"see where OVN has it (ovn-sbctl find Port_Binding logical_port={ovsdb_quoted(i.iface_id)}); "
+                f"if the port or its guest is gone: ovs-vsctl del-port {quoted(i.bridge)} {quoted(i.name)}"
             ),
             reads=2,
             hold=HOLD,

@@ -37,9 +37,9 @@ def system_id_missing(world: World) -> Verdict:
     return (
         Finding(
             subject=world.hostname,
-            summary="external_ids:system-id of Open_vSwitch is missing or empty: ovn-controller programs nothing",
+            summary=f"the system-id (from {now.origin}) is missing or empty: ovn-controller programs nothing",
             remedy=(
-                f"put the old id back: {put_back(world, 'ovsdb', known)}"
+                f"put the old id back: {put_back(world, now.origin, known)}"
                 if known
                 else "set it to this node's name in the Southbound database (ovn-sbctl list Chassis): "
                 "ovs-vsctl set Open_vSwitch . external_ids:system-id=…; then restart ovn-controller"

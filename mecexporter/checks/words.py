@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 from typing import TYPE_CHECKING
 
+from mecexporter.errors import Reason
 from mecexporter.state.observed import Fresh
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ def put_back(world: World, origin: str, system_id: str) -> str:
         return f"correct -n in ovn-controller's options to {value}, and {restart}"
     if origin == "override" and isinstance(world.host, Fresh):
         return f"echo {value} > {quoted(world.host.value.override_file.path)}, and {restart}"
-    commands = [f"ovs-vsctl set Open_vSwitch . external_ids:system-id={value}"]
+    commands = [f"ovs-vsctl set Open_vSwitch . external_ids:system-id={ovsdb_quoted(system_id)}"]
     if isinstance(world.host, Fresh) and uses_file(world):
         commands.insert(0, f"echo {value} > {quoted(world.host.value.system_id_file.path)}")
     return f"{'; '.join(commands)}; then {restart}"
@@ -38,7 +41,8 @@ def uses_file(world: World) -> bool:
     if not isinstance(world.host, Fresh):
         return world.memory.id_file_seen
     host = world.host.value
-    return bool(host.starts_from_file) or host.system_id_file.content is not None or world.memory.id_file_seen
+    there = host.system_id_file.trouble is not Reason.MISSING  # one that we can't read is read by root all the same
+    return bool(host.starts_from_file) or there or world.memory.id_file_seen
 
 
 def restore_settings(world: World) -> str:
@@ -56,10 +60,10 @@ def restore_settings(world: World) -> str:
         "ovn-encap-ip": ",".join(known.encap_ips),
         "hostname": known.hostname or "",
     }
-    words = " ".join(f"external_ids:{key}={quoted(_ovsdb(value))}" for key, value in pairs.items() if value)
+    words = " ".join(f"external_ids:{key}={ovsdb_quoted(value)}" for key, value in pairs.items() if value)
     return f"ovs-vsctl set Open_vSwitch . {words}"
 
 
-def _ovsdb(value: str) -> str:
-    """A value for ovs-vsctl's own grammar, where a comma separates (ovs-vsctl(8), Database Values)."""
-    return f'"{value}"' if any(c in value for c in ',: "') else value
+def ovsdb_quoted(value: str) -> str:
+    """A value as a shell, and behind it ovs-vsctl and its kin, take it: whatever is not plain as a JSON string."""
+    return quoted(value if re.fullmatch(r"[\w.-]+", value, re.ASCII) else json.dumps(value, ensure_ascii=False))

@@ -67,16 +67,18 @@ class Renderer:
         return b"".join(blocks)
 
     def _block(self, c: Collector, view: View, form: Format) -> tuple[bytes, bool]:
-        reads = c.reads(view)
         known = self._blocks.get((c.name, form))
-        if known and len(known[0]) == len(reads) and all(_same(a, b) for a, b in zip(known[0], reads, strict=True)):
-            return known[1], known[2]
+        reads: tuple[object, ...] | None = None
         try:
+            reads = c.reads(view)
+            if known and len(known[0]) == len(reads) and all(_same(a, b) for a, b in zip(known[0], reads, strict=True)):
+                return known[1], known[2]
             block, good = _text(_families(c, view), form), True
         except Exception:  # a collector's bug must not take the other collectors along
             log.exception("collector failed", extra={"collector": c.name})
             block, good = b"", False
-        self._blocks[c.name, form] = (reads, block, good)
+        if reads is not None:
+            self._blocks[c.name, form] = (reads, block, good)
         return block, good
 
 

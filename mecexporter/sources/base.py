@@ -140,23 +140,22 @@ class Supervisor(Generic[T]):
                 duration = time.monotonic() - started
                 if isinstance(outcome, Fresh):
                     failing_since, failures = None, 0
-                    pause = self.source.pause(outcome.value)
+                    pause = max(self.source.pause(outcome.value), _rest(duration))
                 else:
                     failing_since = outcome.since
                     cheap = outcome.reason in _CHEAP and not self.source.shared
                     failures = 0 if cheap else failures + 1
-                    pause = self._backoff(failures)
-                pause = max(pause, duration * (1 / DUTY_CYCLE - 1))
+                    pause = self._backoff(failures, duration)
                 self._publish(self.source, outcome, self._status(outcome, duration))
                 await self._sleep(pause * self._chance.uniform(0.9, 1.1))
         finally:
             await self.source.close()
 
-    def _backoff(self, failures: int) -> float:
+    def _backoff(self, failures: int, duration: float) -> float:
         """Doubles with each failure, to ten intervals or 5 min, whichever is less (contract)."""
         first = self.source.retry or self.source.interval
         longest = max(first, min(10 * self.source.interval, _LONGEST_BACKOFF))
-        return float(min(first * 2 ** min(max(0, failures - 1), 20), longest))
+        return float(min(max(first * 2 ** min(max(0, failures - 1), 20), _rest(duration)), longest))
 
     def _ripe(self, world: World) -> bool:
         parts = (world.part(name) for name in self.source.needs)
@@ -200,3 +199,8 @@ class Supervisor(Generic[T]):
                 await self._poked.wait()
         except TimeoutError:
             return
+
+
+def _rest(duration: float) -> float:
+    """Seconds of pause that a read of this length must be followed by."""
+    return duration * (1 / DUTY_CYCLE - 1)

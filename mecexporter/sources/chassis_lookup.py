@@ -53,10 +53,13 @@ class ChassisLookupSource(Source[ChassisLookup]):
         self.retry = again
         self._first_again = again
         self._again = again
+        self._wants_tls = False  # as last told: losing sight of conf.db does not change what is configured
 
     def configured(self, world: World) -> bool:
         """Not where Southbound wants certificates and we have been given none."""
-        return self._tls is not None or not (self._remote(world) or "").startswith("ssl:")
+        if (remote := self._remote(world)) is not None:
+            self._wants_tls = all(part.strip().startswith("ssl:") for part in remote.split(","))
+        return self._tls is not None or not self._wants_tls
 
     def question(self, world: World) -> Hashable:
         """The id, hostname and remote; and whether transactions fail now."""

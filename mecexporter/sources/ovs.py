@@ -21,6 +21,7 @@ from mecexporter.sources.jsonrpc import Endpoint, JsonRpcStream
 from mecexporter.sources.ovsdb_live import Replica, Tables
 from mecexporter.sources.ovsdb_wire import OvsdbClient
 from mecexporter.state.ovs import Bridge, Counters, Interface, InterfaceKind, OvsConf
+from mecexporter.state.world import Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -66,6 +67,7 @@ class OvsSource(Source[OvsConf]):
     """
 
     name = "ovs"
+    roles = frozenset({Role.COMPUTE})
 
     def __init__(self, database: str, integration_bridge: str | None, interval: float) -> None:
         self.interval = interval
@@ -169,20 +171,20 @@ class Traffic:
     """Sums by kind that never fall, though interfaces come, go and begin again at 0."""
 
     def __init__(self) -> None:
-        self._last: dict[tuple[InterfaceKind, str], Counters] | None = None
+        self._last: dict[str, Counters] | None = None  # by row UUID: an interface may come to be of another kind
         self._sums: dict[InterfaceKind, dict[str, int]] = defaultdict(lambda: dict.fromkeys(_COUNTERS, 0))
 
     def add(self, now: dict[tuple[InterfaceKind, str], Counters]) -> None:
         """Add what each interface has counted since the last look; at the first look, nothing."""
-        for key, counters in now.items():
-            sums = self._sums[key[0]]
+        for (kind, uuid), counters in now.items():
+            sums = self._sums[kind]
             if self._last is None:
                 continue
-            before = self._last.get(key, Counters())
+            before = self._last.get(uuid, Counters())
             for name in _COUNTERS:
                 new, old = getattr(counters, name), getattr(before, name)
                 sums[name] += new - old if new >= old else new
-        self._last = now
+        self._last = {uuid: counters for (_, uuid), counters in now.items()}
 
     def sums(self) -> dict[InterfaceKind, Counters]:
         """By kind, of all kinds ever seen."""

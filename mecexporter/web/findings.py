@@ -107,19 +107,18 @@ def cannot_tell(document: FindingsDocument, sources: SourcesDocument, now: float
     ]
 
 
-def in_words(document: FindingsDocument, sources: SourcesDocument, now: float, *, pending: Collection[str] = ()) -> str:
+def in_words(document: FindingsDocument, sources: SourcesDocument, now: float) -> str:
     """For a terminal: each finding with what, where, since when and what to do; what can't be told, and why.
 
     Args:
         document: may be of another process or release; nothing in it reaches the terminal but as printable text.
         sources: of the same moment.
         now: Unix seconds.
-        pending: checks that have seen something, but not for long enough to report it (``Report.pending``).
     """
-    return "".join(f"{visible(line)}\n" for line in _lines(document, sources, now, pending))
+    return "".join(f"{visible(line)}\n" for line in _lines(document, sources, now))
 
 
-def _lines(document: FindingsDocument, sources: SourcesDocument, now: float, pending: Collection[str]) -> Iterator[str]:
+def _lines(document: FindingsDocument, sources: SourcesDocument, now: float) -> Iterator[str]:
     yield f"{sources['hostname']}: {verdict(document)}"
     for f in document["findings"]:
         yield ""
@@ -132,21 +131,21 @@ def _lines(document: FindingsDocument, sources: SourcesDocument, now: float, pen
         yield ""
         yield f"CANNOT TELL  {', '.join(checks)}"
         yield from (f"  {reason}" for reason in reasons)
-    waiting = [name for name in document["ok"] if name in pending]
-    well = [name for name in document["ok"] if name not in pending]
-    for title, names in (
-        ("Needs more time (seen, but not for long enough to report)", waiting),
-        ("Well", well),
-        ("Does not apply to this node", document["not_applicable"]),
-    ):
+    for title, names in (("Well", document["ok"]), ("Does not apply to this node", document["not_applicable"])):
         if names:
             yield ""
             yield f"{title}: {', '.join(names)}"
 
 
+_NO_SOURCES = {
+    "internal": "the check itself failed; the exporter's log has the traceback",  # checks.ledger
+    "time": "seen now, but not for long enough to report: the running service can tell",  # cli: read by itself, once
+}
+
+
 def _why(source: str, item: SourceItem | None, now: float) -> str:
-    if source == "internal":  # checks.ledger: the check raised
-        return "the check itself failed; the exporter's log has the traceback"
+    if source in _NO_SOURCES:
+        return _NO_SOURCES[source]
     if item is None or item["since"] is None:
         return f"{source}: {(item and item['why']) or 'its answer does not tell'}"
     return f"{source}: {item['why']}; no answer since {local_time(item['since'])} (for {duration(now - item['since'])})"
