@@ -65,6 +65,7 @@ class Check:
         roles: where it applies.
         sources: those it can't do without; it applies where all of them do.
         alert_for: Prometheus' ``for`` of its alert, on top of what the check itself waits.
+        follows: checks whose findings explain this one's: whoever mends those mends this.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Check:
     roles: frozenset[Role]
     sources: tuple[str, ...]
     alert_for: str
+    follows: tuple[str, ...]
     ask: Callable[[World], Verdict]
 
     def applies(self, world: World) -> bool:
@@ -85,7 +87,13 @@ class Check:
 
 
 def check(
-    *, severity: Severity, title: str, roles: frozenset[Role], sources: tuple[str, ...], alert_for: str
+    *,
+    severity: Severity,
+    title: str,
+    roles: frozenset[Role],
+    sources: tuple[str, ...],
+    alert_for: str,
+    follows: tuple[str, ...] = (),
 ) -> Callable[[Callable[[World], Verdict]], Check]:
     """Declare a check: its name is the function's, and the module's."""
 
@@ -97,6 +105,7 @@ def check(
             roles=roles,
             sources=sources,
             alert_for=alert_for,
+            follows=follows,
             ask=ask,
         )
 

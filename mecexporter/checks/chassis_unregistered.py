@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     roles=frozenset({Role.COMPUTE}),
     sources=("chassis_lookup", "host", "ovn_controller", "ovs"),
     alert_for="0s",
+    follows=("system_id_changed",),
 )
 def chassis_unregistered(world: World) -> Verdict:
     """Take the last look-up, if it was for the id that is in force now."""

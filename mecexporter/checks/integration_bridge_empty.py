@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     roles=frozenset({Role.COMPUTE}),
     sources=("openflow", "ovs"),
     alert_for="0s",
+    follows=("system_id_changed", "system_id_missing", "chassis_unregistered", "ovn_controller_disconnected"),
 )
 def integration_bridge_empty(world: World) -> Verdict:
     """Believe OpenFlow's own count; 'no such bridge' comes from the database."""

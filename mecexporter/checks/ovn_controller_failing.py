@@ -22,6 +22,7 @@ RISES = 3
     roles=frozenset({Role.COMPUTE}),
     sources=("ovn_controller",),
     alert_for="0s",
+    follows=("system_id_changed", "chassis_unregistered"),
 )
 def ovn_controller_failing(world: World) -> Verdict:
     """Judge by whether it goes on: the rate differs a thousandfold between releases."""

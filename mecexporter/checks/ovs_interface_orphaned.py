@@ -23,6 +23,7 @@ HOLD = 60.0
     roles=frozenset({Role.COMPUTE}),
     sources=("openflow", "ovn_controller", "ovs"),
     alert_for="5m",
+    follows=("system_id_changed", "system_id_missing", "chassis_unregistered", "integration_bridge_empty"),
 )
 def ovs_interface_orphaned(world: World) -> Verdict:
     """Read Interface.external_ids, and ask OpenFlow for the flows of ports without the mark: a localport has some.

@@ -49,10 +49,11 @@ def checks_markdown() -> str:
             ", ".join(f"`{s}`" for s in c.sources),
             f"[{alert_name(c.name)}](runbooks/{alert_name(c.name)}.md)",
             c.alert_for,
+            ", ".join(f"`{f}`" for f in c.follows),
         )
         for c in checks.discover()
     )
-    return _page("Checks", ("Check", "Severity", "True when", "Role", "Needs", "Alert", "`for`"), rows)
+    return _page("Checks", ("Check", "Severity", "True when", "Role", "Needs", "Alert", "`for`", "Follows from"), rows)
 
 
 def catalogue_json() -> str:
@@ -71,6 +72,7 @@ def catalogue_json() -> str:
                 "sources": c.sources,
                 "alert": alert_name(c.name),
                 "alert_for": c.alert_for,
+                "follows": c.follows,
             }
             for c in checks.discover()
         ],

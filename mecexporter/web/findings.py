@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FindingItem(TypedDict):
-    """One finding; ``first_seen`` is Unix seconds."""
+    """One finding; ``first_seen`` is Unix seconds, ``follows`` the checks with findings now that explain this one."""
 
     check: str
     severity: str
@@ -23,6 +23,7 @@ class FindingItem(TypedDict):
     summary: str
     remedy: str
     first_seen: float
+    follows: list[str]
 
 
 class UnknownItem(TypedDict):
@@ -33,7 +34,7 @@ class UnknownItem(TypedDict):
 
 
 class FindingsDocument(TypedDict):
-    """The contract's form; findings are sorted, critical first."""
+    """The contract's form; findings are sorted, critical first, and causes before what follows from them."""
 
     findings: list[FindingItem]
     unknown: list[UnknownItem]
@@ -44,6 +45,7 @@ class FindingsDocument(TypedDict):
 def findings_document(view: View) -> FindingsDocument:
     """The report in the contract's form."""
     report = view.report
+    follows = {c.name: [cause for cause in c.follows if report.findings.get(cause)] for c in report.checks}
     findings: list[FindingItem] = [
         {
             "check": found.check,
@@ -52,12 +54,13 @@ def findings_document(view: View) -> FindingsDocument:
             "summary": encodable(found.summary),
             "remedy": encodable(found.remedy),
             "first_seen": found.first_seen + view.world.skew,
+            "follows": follows.get(found.check, []),
         }
         for opened in report.findings.values()
         for found in opened
     ]
     return {
-        "findings": sorted(findings, key=lambda f: (f["severity"] != Severity.CRITICAL, f["check"], f["subject"])),
+        "findings": sorted(findings, key=_rank),
         "unknown": [
             {"check": name, "missing": [encodable(source) for source in missing]}
             for name, missing in sorted(report.unknown.items())
@@ -65,6 +68,10 @@ def findings_document(view: View) -> FindingsDocument:
         "not_applicable": sorted(report.not_applicable),
         "ok": sorted(name for name, opened in report.findings.items() if not opened),
     }
+
+
+def _rank(f: FindingItem) -> tuple[bool, int, str, str]:
+    return f["severity"] != Severity.CRITICAL, len(f["follows"]), f["check"], f["subject"]
 
 
 def only(document: FindingsDocument, checks: Collection[str]) -> FindingsDocument:
@@ -126,6 +133,8 @@ def _lines(document: FindingsDocument, sources: SourcesDocument, now: float) -> 
         yield f"  what   {f['summary']}"
         yield f"  where  {f['subject']}"
         yield f"  since  {local_time(f['first_seen'])} (for {duration(now - f['first_seen'])})"
+        if causes := f.get("follows"):  # a service of another release may not say
+            yield f"  cause  most likely what {', '.join(causes)} says: mend that first"
         yield f"  do     {f['remedy']}"
     for checks, reasons in cannot_tell(document, sources, now):
         yield ""

@@ -55,6 +55,7 @@ def test_the_document_has_the_contracts_form() -> None:
                 "summary": "it is",
                 "remedy": "mend it is",
                 "first_seen": NOW - 180,
+                "follows": [],
             }
             for name, severity, subject in (
                 ("c", "critical", "s1"),
@@ -209,3 +210,11 @@ def test_sources_that_do_not_apply_are_listed_as_such() -> None:
     assert by_name["vswitchd"]["applicable"] is False
     assert by_name["vswitchd"]["up"] is None
     assert by_name["vswitchd"]["why"] is None
+
+
+def test_causes_come_before_what_follows_from_them() -> None:
+    v = view_of(reinstalled_compute())
+    names = [f["check"] for f in findings_document(v)["findings"]]
+    assert names[0] == "system_id_changed"
+    assert "integration_bridge_empty" in names[1:]
+    assert "cause  most likely what system_id_changed" in words(v)
