@@ -63,6 +63,9 @@ generate: venv
 	cp alerts/*.rules.yaml helm/mecexporter/files/alerts/
 	cp dashboards/*.json helm/mecexporter/files/dashboards/
 
+# Only the tests draw dashboards.
+demo incident repair bench: export BROWSER := no
+
 demo: venv
 	$(BIN)/python -m tests.lab demo
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the Debian or Ubuntu packages that the tests run: real OVS, OVN, Prometheus, Alertmanager and a browser.
-# Does nothing when all of them are there. Needs root otherwise. No package starts a daemon. PYTHON: as in the Makefile.
+# Does nothing when all of them are there. Needs root otherwise. No package starts a daemon. PYTHON: as in the Makefile;
+# BROWSER=no leaves out what only drawing dashboards needs.
 set -eu
 
 missing=
@@ -31,9 +32,11 @@ else
     "$PYTHON" -c 'import ensurepip, venv' || { echo "$PYTHON cannot make virtual environments" >&2; exit 1; }
 fi
 browser() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
-need chromium browser
 atomic() { ldconfig -p | grep -q 'libatomic\.so\.1 '; } # of Playwright's own Node.js
-need libatomic1 atomic
+if [ "${BROWSER:-yes}" != no ]; then
+    need chromium browser
+    need libatomic1 atomic
+fi
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ]; then
