@@ -106,14 +106,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _load(options: argparse.Namespace) -> Config:
-    return load(options.config, known_checks=frozenset(c.name for c in checks.discover()))
+    config = load(options.config, known_checks=frozenset(c.name for c in checks.discover()))
+    _where(config.web.listen, "web.listen")
+    return config
 
 
 def _run(options: argparse.Namespace) -> int:
     from mecexporter.web.security import Security  # noqa: PLC0415  # other commands need no web server
 
     config = _load(options)
-    where = _where(options.listen, "--listen") if options.listen else _where(config.web.listen, "web.listen")
+    where = _where(options.listen or config.web.listen, "--listen")
     security = Security(Path(config.web.web_config)) if config.web.web_config else None
     logs.set_up()
     asyncio.run(_serve(config, where, security))
@@ -121,7 +123,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _where(text: str, key: str) -> tuple[str, int]:
-    from mecexporter.web.listen import parse_listen  # noqa: PLC0415  # other commands need no web server
+    from mecexporter.web.listen import parse_listen  # noqa: PLC0415  # catalogue needs no web server
 
     try:
         return parse_listen(text)
@@ -288,9 +290,7 @@ def _catalogue(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> int:
-    config = _load(options)
-    _where(config.web.listen, "web.listen")
-    yaml.safe_dump(effective(config), sys.stdout, sort_keys=False, allow_unicode=True)
+    yaml.safe_dump(effective(_load(options)), sys.stdout, sort_keys=False, allow_unicode=True)
     return 0
 
 

@@ -25,6 +25,11 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _RATES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
+def _digits(number: float) -> str:
+    """Without an exponent, which the file's notation has not."""
+    return f"{number:.6f}".rstrip("0").rstrip(".")
+
+
 class Duration(float):
     """Seconds, written ``15s``, ``500ms``, ``2m``, ``1h``, ``1d``."""
 
@@ -39,8 +44,8 @@ class Duration(float):
     def __str__(self) -> str:
         for unit, seconds in reversed(_UNITS.items()):
             if self and self % seconds == 0:
-                return f"{self / seconds:g}{unit}"
-        return f"{float(self):g}s"
+                return f"{_digits(self / seconds)}{unit}"
+        return f"{_digits(self)}s"
 
 
 class Rate(float):
@@ -57,8 +62,8 @@ class Rate(float):
     def __str__(self) -> str:
         for unit, size in reversed(_RATES.items()):
             if self and self % size == 0:
-                return f"{self / size:g}{unit}bps"
-        return f"{float(self):g}bps"
+                return f"{_digits(self / size)}{unit}bps"
+        return f"{_digits(self)}bps"
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -253,13 +258,13 @@ def load(path: Path | None, *, known_checks: frozenset[str]) -> Config:
         raise ConfigError(f"{path}: {error.strerror}") from None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_twins(path, node, set())
+        _refuse_twins(path, node, (), set())
         data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         raise ConfigError(f"{path}{f':{mark.line + 1}:{mark.column + 1}' if mark else ''}: {error.problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
     if data is None:
         data = {}
     try:
@@ -298,7 +303,9 @@ def _plain(value: Any) -> Any:
 def _explain(message: str) -> tuple[list[str | int], str]:
     """Take msgspec's words apart: (keys, what is wrong)."""
     why, _, where = message.partition(" - at `")
-    where = where.removeprefix("key in ")
+    if where.startswith("key"):
+        why, where = "a key must be text", where.partition("` in `")[2]
+    where = where.replace("[...]", "")  # some entry of a mapping
     keys: list[str | int] = [
         int(index) if index else key for key, index in re.findall(r"\.([^.\[`]+)|\[(\d+)\]", where)
     ]
@@ -330,12 +337,13 @@ def _mark(node: yaml.Node | None, keys: list[str | int]) -> yaml.Mark | None:
     return mark
 
 
-def _refuse_twins(path: Path, node: yaml.Node | None, looked_at: set[int]) -> None:
+def _refuse_twins(path: Path, node: yaml.Node | None, within: tuple[str, ...], looked_at: set[int]) -> None:
     """YAML's loader takes the last of two equal keys and says nothing.
 
     Args:
         path: the file.
         node: a value in it, which aliases may show in many places.
+        within: the keys that lead to it.
         looked_at: nodes (by ``id``) that need no second look.
     """
     if isinstance(node, yaml.MappingNode) and id(node) not in looked_at:
@@ -343,9 +351,10 @@ def _refuse_twins(path: Path, node: yaml.Node | None, looked_at: set[int]) -> No
         seen: set[str] = set()
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise ConfigError(f"{path}:{key.start_mark.line + 1}: {key.value}: the key is there twice")
+                name = ".".join((*within, key.value))
+                raise ConfigError(f"{path}:{key.start_mark.line + 1}: {name}: the key is there twice")
             seen.add(str(key.value))
-            _refuse_twins(path, value, looked_at)
+            _refuse_twins(path, value, (*within, str(key.value)), looked_at)
 
 
 def _values(config: Config, known_checks: frozenset[str]) -> list[_Wrong]:

@@ -32,7 +32,12 @@ def remember(world: World) -> Memory:
     if not isinstance(now, EffectiveId) or not now.system_id:
         return _unproven(memory)
     bridge = ovs.bridge(ovs.integration_bridge)
-    if bridge is not None and bridge.nb_cfg is not None and _healthy(world, now.system_id, memory):
+    if (
+        bridge is not None
+        and bridge.nb_cfg is not None
+        and memory.nb_cfg_seen_under != now.system_id
+        and _healthy(world, now.system_id, memory)
+    ):
         memory = replace(memory, nb_cfg_seen_under=now.system_id)
     if memory.identity is None and len(ovs.remembered_ids) == 1:
         memory = replace(memory, identity=_identity(ovs, ovs.remembered_ids[0], world.now + world.skew))

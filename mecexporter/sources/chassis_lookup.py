@@ -53,7 +53,9 @@ class ChassisLookupSource(Source[ChassisLookup]):
         self.retry = again
         self._first_again = again
         self._again = again
-        self._wants_tls = False  # as last told: losing sight of conf.db does not change what is configured
+        # As last told: losing sight of conf.db does not change what is configured.
+        self._wants_tls = False
+        self._told: tuple[str, str | None, str | None] = "", None, None  # id, hostname, remote
 
     def configured(self, world: World) -> bool:
         """Not where Southbound wants certificates and we have been given none."""
@@ -85,9 +87,11 @@ class ChassisLookupSource(Source[ChassisLookup]):
             SourceError: MISSING where the id or the remote is not known or not set; else what the last remote said.
         """
         now = effective_id(world)
-        if not isinstance(now, EffectiveId) or not now.system_id:
+        if isinstance(now, EffectiveId) and isinstance(world.ovs, Fresh):
+            self._told = now.system_id, world.ovs.value.hostname, self._remote(world)
+        system_id, hostname, remote = self._told
+        if not system_id:
             raise SourceError(Reason.MISSING, "this node has no system-id to look up, or it can't be told")
-        remote = self._remote(world)
         if not remote:
             raise SourceError(Reason.MISSING, "external_ids:ovn-remote is not set: no Southbound to ask")
         try:
@@ -95,12 +99,11 @@ class ChassisLookupSource(Source[ChassisLookup]):
         except ValueError as error:
             raise SourceError(Reason.GARBAGE, f"ovn-remote: {error}") from None
         random.shuffle(endpoints)
-        hostname = world.ovs.value.hostname if isinstance(world.ovs, Fresh) else None
         last: SourceError | None = None
         for endpoint in endpoints:
             try:
                 async with asyncio.timeout(self.deadline / len(endpoints)):
-                    return await self._ask(endpoint, now.system_id, hostname)
+                    return await self._ask(endpoint, system_id, hostname)
             except SourceError as error:
                 last = error
             except TimeoutError:

@@ -171,16 +171,19 @@ class Traffic:
     """Sums by kind that never fall, though interfaces come, go and begin again at 0."""
 
     def __init__(self) -> None:
-        self._last: dict[str, Counters] | None = None  # by row UUID: an interface may come to be of another kind
+        self._last: dict[str, Counters] = {}  # by row UUID: an interface may come to be of another kind
         self._sums: dict[InterfaceKind, dict[str, int]] = defaultdict(lambda: dict.fromkeys(_COUNTERS, 0))
 
     def add(self, now: dict[tuple[InterfaceKind, str], Counters]) -> None:
-        """Add what each interface has counted since the last look; at the first look, nothing."""
+        """Add what each interface has counted since the last look; at the first look at it, nothing.
+
+        A row may be new while its device is old, with all that has ever passed it in its counters.
+        """
         for (kind, uuid), counters in now.items():
             sums = self._sums[kind]
-            if self._last is None:
+            before = self._last.get(uuid)
+            if before is None:
                 continue
-            before = self._last.get(uuid, Counters())
             for name in _COUNTERS:
                 new, old = getattr(counters, name), getattr(before, name)
                 sums[name] += new - old if new >= old else new

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import promql_parser as promql
 
-from mecexporter.metrics.registry import discover
-from mecexporter.metrics.render import COLLECTOR_SUCCESS
+from mecexporter.metrics.docs import all_metrics
 from mecexporter.metrics.spec import Kind, Metric
 
 if TYPE_CHECKING:
@@ -27,8 +26,7 @@ N = TypeVar("N", bound=promql.Expr)
 
 def catalogue() -> dict[str, Metric]:
     """Every declared metric by the name it has in an exposition (a counter's declared name ends in ``_total``)."""
-    declared = {m.name: m for c in discover() for m in c.metrics}
-    return declared | {COLLECTOR_SUCCESS.name: COLLECTOR_SUCCESS}
+    return {m.name: m for m in all_metrics()}
 
 
 def problems(expression: str, declared: Mapping[str, Metric]) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from mecexporter.checks.base import Check, Severity, discover
+from mecexporter.metrics.docs import alert_name
 from tests.contract.promql import TARGET, catalogue, metrics, problems
 
 ROOT = Path(__file__).parents[2]
@@ -39,10 +40,6 @@ each_alert = pytest.mark.parametrize("alert", ALERTS)
 each_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
 
 
-def alert_of(check: Check) -> str:
-    return "Mec" + "".join(word.capitalize() for word in check.name.split("_"))
-
-
 def cases(alert: str) -> list[dict[str, Any]]:
     tests: list[dict[str, Any]] = load(CASES / f"{alert}.test.yaml")["tests"]
     return tests
@@ -55,7 +52,7 @@ def expected(test: dict[str, Any], alert: str) -> list[list[Any]]:
 
 @each_check
 def test_check_has_one_alert_as_declared(check: Check) -> None:
-    [rule] = [rule for rule in RULES if rule["alert"] == alert_of(check)]
+    [rule] = [rule for rule in RULES if rule["alert"] == alert_name(check.name)]
     assert rule["labels"] == {"severity": check.severity}
     assert rule["for"] == check.alert_for
     assert rule["keep_firing_for"] == "10m"
@@ -109,7 +106,7 @@ def test_alert_has_cases_where_it_fires_and_where_it_is_silent(alert: str) -> No
 
 @each_check
 def test_alert_has_cases_where_its_source_and_its_exporter_are_lost(check: Check) -> None:
-    alert = alert_of(check)
+    alert = alert_name(check.name)
     [lost] = [t for t in cases(alert) if t["name"].startswith("is held when its source is lost")]
     assert any(expected(lost, alert))
     assert expected(lost, alert)[-1] == []
