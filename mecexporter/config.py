@@ -366,8 +366,8 @@ def _values(config: Config, known_checks: frozenset[str]) -> list[_Wrong]:
     ]
     if config.ovn.chassis_lookup.interval < SHORTEST_INTERVAL:
         wrong.append((["ovn", "chassis_lookup", "interval"], "must be 1s or more"))
-    if config.findings.limit < 0:
-        wrong.append((["findings", "limit"], "must be 0 or more"))
+    if config.findings.limit < 1:  # the alerts are made of findings' series
+        wrong.append((["findings", "limit"], "must be 1 or more"))
     if not 0 <= config.offload.ratio_low <= 1:
         wrong.append((["offload", "ratio_low"], "must be between 0 and 1"))
     wrong += [

@@ -1,0 +1,136 @@
+"""The catalogue keeps what the outside contract promises, and the documentation says what the code declares."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mecexporter.checks.base import discover as discover_checks
+from mecexporter.metrics import docs
+from mecexporter.state.world import Role
+
+if TYPE_CHECKING:
+    from mecexporter.checks.base import Check
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+METRICS = """
+mecexporter_role{role}
+mecexporter_source_up{source}
+mecexporter_source_last_success_timestamp_seconds{source}
+mecexporter_source_errors_total{source,reason}
+mecexporter_source_duration_seconds{source}
+mecexporter_collector_success{collector}
+mec_check_findings{check,severity}
+mec_check_evaluable{check}
+mec_finding_info{check,severity,subject}
+mec_check_findings_truncated{check}
+mec_finding_first_seen_timestamp_seconds{check,subject}
+mec_node_info{hostname,kernel,ovs_version,ovn_version}
+mec_system_id_info{origin,system_id}
+mec_ovn_controller_config_info{hostname,encap_type,encap_ip,remote,bridge}
+mec_ovn_controller_connected
+mec_ovn_controller_paused
+mec_ovn_controller_txn_errors_total
+mec_integration_bridge_flows{bridge}
+mec_integration_bridge_nb_cfg{bridge}
+"""
+"""As the contract writes them; mecexporter_build_info{version,…} is left open there."""
+
+CHECKS = {
+    "system_id_changed": "critical",
+    "system_id_mismatch": "warning",
+    "system_id_missing": "critical",
+    "chassis_unregistered": "critical",
+    "integration_bridge_empty": "critical",
+    "ovn_controller_disconnected": "critical",
+    "ovn_controller_failing": "critical",
+    "tunnel_port_failed": "critical",
+    "ovs_interface_failed": "warning",
+    "ovs_interface_orphaned": "warning",
+}
+SOURCES = {"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host"}
+
+
+def promised() -> list[tuple[str, tuple[str, ...]]]:
+    found = re.findall(r"^(\w+)(?:{(.*)})?$", METRICS, re.MULTILINE)
+    return [(name, tuple(labels.split(",")) if labels else ()) for name, labels in found]
+
+
+DECLARED = {m.name: m for m in docs.all_metrics()}
+
+
+@pytest.mark.parametrize(("name", "labels"), promised(), ids=lambda v: v if isinstance(v, str) else "")
+def test_a_promised_metric_is_declared_with_its_labels(name: str, labels: tuple[str, ...]) -> None:
+    assert DECLARED[name].labels == labels
+    assert DECLARED[name].stability == "stable"
+
+
+def test_the_build_has_its_version() -> None:
+    assert "version" in DECLARED["mecexporter_build_info"].labels
+
+
+def test_what_is_promised_is_said_to_be_stable_and_nothing_else_of_the_world() -> None:
+    stable = {name for name, metric in DECLARED.items() if metric.stability == "stable" and name.startswith("mec_")}
+    assert stable == {name for name, _ in promised() if name.startswith("mec_")}
+
+
+def test_checks_are_the_promised_ones_with_their_severity() -> None:
+    assert {c.name: str(c.severity) for c in discover_checks()} == CHECKS
+
+
+@pytest.mark.parametrize("check", discover_checks(), ids=lambda c: c.name)
+def test_a_check_belongs_to_a_role_and_needs_sources_that_there_are(check: Check) -> None:
+    assert check.roles == {Role.COMPUTE}
+    assert set(check.sources) <= SOURCES
+    assert check.sources == tuple(sorted(check.sources))
+    assert re.fullmatch(r"\d+[smh]", check.alert_for)
+    assert check.title
+    assert set(check.follows) <= CHECKS.keys() - {check.name}
+    assert check.ask.__doc__
+
+
+def test_what_follows_from_what_is_no_circle() -> None:
+    follows = {c.name: set(c.follows) for c in discover_checks()}
+
+    def reach(name: str, seen: frozenset[str] = frozenset()) -> None:
+        assert name not in seen
+        for cause in follows[name]:
+            reach(cause, seen | {name})
+
+    for name in follows:
+        reach(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "made"), [("metrics.md", docs.metrics_markdown()), ("checks.md", docs.checks_markdown())]
+)
+def test_the_documentation_is_what_make_generate_makes(name: str, made: str) -> None:
+    assert (DOCS / name).read_text() == made
+
+
+@pytest.mark.parametrize("made", [docs.metrics_markdown(), docs.checks_markdown()])
+def test_its_tables_are_whole(made: str) -> None:
+    rows = [line for line in made.splitlines() if line.startswith("|")]
+    widths = {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
+    assert len(widths) == 1
+    assert len(rows) > 10
+
+
+def test_the_catalogue_for_programs_has_all() -> None:
+    catalogue = json.loads(docs.catalogue_json())
+    assert {m["name"] for m in catalogue["metrics"]} == DECLARED.keys()
+    assert {c["name"]: c["severity"] for c in catalogue["checks"]} == CHECKS
+    assert all(m["help"] and m["kind"] and m["stability"] for m in catalogue["metrics"])
+    assert {c["name"]: c["alert"] for c in catalogue["checks"]}["system_id_changed"] == "MecSystemIdChanged"
+
+
+@pytest.mark.parametrize("name", sorted(DECLARED))
+def test_help_of_a_truth_value_says_which_is_which(name: str) -> None:
+    if "Whether" in DECLARED[name].help:
+        assert "(1)" in DECLARED[name].help
+        assert "(0)" in DECLARED[name].help
