@@ -25,20 +25,6 @@ _FORMAT = 1
 _MAX_BYTES = 4 << 20
 
 
-class _Identity(msgspec.Struct, frozen=True):
-    system_id: str
-    since: float
-    ovn_remote: str | None = None
-    encap_types: tuple[str, ...] = ()
-    encap_ips: tuple[str, ...] = ()
-    hostname: str | None = None
-
-
-class _Version(msgspec.Struct, frozen=True):
-    version: str
-    first_seen: float
-
-
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
     """The file's content, as JSON; times are Unix seconds.
 
@@ -49,40 +35,35 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     format: int
     roles: frozenset[Role] = frozenset()
     northd: bool = False
-    identity: _Identity | None = None
+    identity: Identity | None = None
     nb_cfg_seen_under: str | None = None
     id_file_seen: bool = False
-    versions: dict[str, _Version] = {}
+    versions: dict[str, Version] = {}
     findings: dict[str, dict[str, float]] = {}
 
     @classmethod
     def of(cls, memory: Memory, findings: dict[str, dict[str, float]]) -> Saved:
         """What is to be saved of a memory."""
-        known = memory.identity
         return cls(
             format=_FORMAT,
             roles=memory.roles,
             northd=memory.northd,
-            identity=msgspec.convert(known, _Identity, from_attributes=True) if known else None,
+            identity=memory.identity,
             nb_cfg_seen_under=memory.nb_cfg_seen_under,
             id_file_seen=memory.id_file_seen,
-            versions={
-                name: _Version(version=seen.version, first_seen=seen.first_seen)
-                for name, seen in memory.versions.items()
-            },
+            versions=dict(memory.versions),
             findings=findings,
         )
 
     def memory(self) -> Memory:
         """The memory that was saved."""
-        known = self.identity
         return Memory(
             roles=self.roles,
             northd=self.northd,
-            identity=Identity(**msgspec.structs.asdict(known)) if known else None,
+            identity=self.identity,
             nb_cfg_seen_under=self.nb_cfg_seen_under,
             id_file_seen=self.id_file_seen,
-            versions=MappingProxyType({n: Version(**msgspec.structs.asdict(v)) for n, v in self.versions.items()}),
+            versions=MappingProxyType(self.versions),
         )
 
 
