@@ -128,6 +128,7 @@ class Engine:
         self._report = Report()
         self._open: set[tuple[str, str]] = set()
         self._changed = asyncio.Event()
+        self._ready = False
         self._sampled = now
         chance = random.Random()  # noqa: S311  # jitter is no secret
         self._supervisors = tuple(
@@ -150,9 +151,11 @@ class Engine:
         return View(self._world, self._report)
 
     def ready(self) -> bool:
-        """Whether every source that is asked has ended a round, and what they told has been looked at."""
-        asked = [s.name for s in self._sources.values() if self._wanted(s)(self._world)]
-        return not self._changed.is_set() and all(name in self._world.status for name in asked)
+        """Whether every source that is asked has ended its first round, and what they told has been looked at."""
+        if not self._ready:
+            asked = [s.name for s in self._sources.values() if self._wanted(s)(self._world)]
+            self._ready = not self._changed.is_set() and all(name in self._world.status for name in asked)
+        return self._ready
 
     def forget(self, what: str) -> None:
         """Drop from memory, and from the store.

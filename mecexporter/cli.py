@@ -74,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What is left in the buffer is not to be tried again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return failed
+    except Exception:  # Python's own status for a bug is 1, by which check says 'warnings'
+        log.exception("failed")
+        return failed
     return status
 
 

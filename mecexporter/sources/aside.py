@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -36,7 +37,7 @@ async def aside(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) 
             result = function(*args, **kwargs)
         except BaseException as raised:  # noqa: BLE001  # whatever it is, it belongs to who awaits
             error = raised
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(settle, result, error)
 
     threading.Thread(target=work, name=f"aside {getattr(function, '__qualname__', function)}", daemon=True).start()

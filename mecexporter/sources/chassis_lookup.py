@@ -37,7 +37,7 @@ class ChassisLookupSource(Source[ChassisLookup]):
         database: a connection string that overrides ovn-remote, or None.
         tls: for ``ssl:`` remotes, None if not configured.
         interval: seconds between reads while all is well.
-        again: seconds to the next read while the node is not registered; doubles with each.
+        again: seconds to the next read while the node is not registered as itself; doubles with each.
     """
 
     name = "chassis_lookup"
@@ -73,8 +73,9 @@ class ChassisLookupSource(Source[ChassisLookup]):
         return system_id, hostname, self._remote(world), failing
 
     def pause(self, value: ChassisLookup) -> float:
-        """Soon again while the node is not registered, so that the repair is seen."""
-        if value.registered is not None:
+        """Soon again while the node is not registered, or as another host: that is read twice, and its repair seen."""
+        found = value.registered
+        if found is not None and (value.hostname is None or found.hostname.casefold() == value.hostname.casefold()):
             self._again = self._first_again
             return self.interval
         pause, self._again = self._again, min(2 * self._again, max(_SLOWEST_AGAIN, self._first_again))

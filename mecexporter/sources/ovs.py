@@ -41,6 +41,8 @@ _TUNNELS = frozenset(
 )
 _DEVICES = frozenset({"", "system", "dpdk", "afxdp", "dummy", "netdev"})
 _COPY_AGAIN = 3600.0  # seconds after which the copy is made anew, whatever it looks like
+_FIRST_COPY = 60.0  # seconds that the first copy may take: 5,000 interfaces take 5 on an idle machine
+_PATIENCE = 3.0  # seconds that one read waits for it
 _SETTLE = 1.0  # seconds that the copy may lag behind a select
 
 
@@ -80,13 +82,15 @@ class OvsSource(Source[OvsConf]):
         self._traffic = Traffic()
 
     async def read(self, world: World) -> OvsConf:  # noqa: ARG002  # asks the same whatever the World
-        """Raises SourceError."""
+        """Raises SourceError; PENDING while the first copy is being made."""
         try:
             statistics = await self._statistics()
             copy = await self._copy(statistics.keys())
-        except BaseException:
-            # Whoever is behind the socket now, ovsdbapp must not go on talking to it unwatched.
-            await self._drop()
+        except SourceError as error:
+            # Whoever is behind the socket now, ovsdbapp must not go on talking to it unwatched. But while the server
+            # answers our select, a copy that takes its time is left to it.
+            if error.reason is not Reason.PENDING:
+                await self._drop()
             raise
         return self._conf(copy, statistics)
 
@@ -107,17 +111,28 @@ class OvsSource(Source[OvsConf]):
             await self._drop()
         if self._replica is None:
             await self._make()
-        assert self._replica is not None  # noqa: S101  # _make() has seen to it
-        copy = await aside(self._replica.value)
+        copy = await self._value()
         differing = set(uuids) ^ copy.interfaces.keys()
         if not differing:
             return copy
         # Rows come and go between the two looks; only what still differs in a second pair of looks is wrong.
         await asyncio.sleep(_SETTLE)
-        copy = await aside(self._replica.value)
+        copy = await self._value()
         if differing & (set(await self._statistics()) ^ copy.interfaces.keys()):
             raise SourceError(Reason.STALE, f"{self._endpoint}: the copy of {DB} differs from the server's rows")
         return copy
+
+    async def _value(self) -> _Copy:
+        """What the copy holds; waits for the first a little, as most take no time."""
+        assert self._replica is not None  # noqa: S101  # _copy() has seen to it
+        patience = asyncio.get_running_loop().time() + _PATIENCE
+        while True:
+            try:
+                return await aside(self._replica.value)
+            except SourceError as error:
+                if error.reason is not Reason.PENDING or asyncio.get_running_loop().time() > patience:
+                    raise
+            await asyncio.sleep(0.05)
 
     async def _make(self) -> None:
         stream = await JsonRpcStream.open(self._endpoint, deadline=self.deadline)
@@ -132,10 +147,10 @@ class OvsSource(Source[OvsConf]):
             schema,
             COLUMNS,
             partial(_freeze, configured_bridge=self._integration_bridge),
-            timeout=self.deadline / 2,
+            timeout=_FIRST_COPY,
         )
         self._made = time.monotonic()
-        await aside(self._replica.start)
+        self._replica.start()
 
     async def _drop(self) -> None:
         if self._replica is not None:

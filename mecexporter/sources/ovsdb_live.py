@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mecexporter.errors import Reason, SourceError
@@ -25,7 +26,10 @@ Tables = dict[str, Any]
 
 
 class Replica(Generic[T]):
-    """Columns of one database, frozen into values on request. Its methods block: call them in a thread.
+    """Columns of one database, frozen into values on request.
+
+    The first copy may take many seconds (ovs parses JSON in Python), so it is made in a thread: :meth:`start` returns
+    at once, and :meth:`value` tells. :meth:`stop` may be called at any time. Both may block: call them in a thread.
 
     Args:
         endpoint: an OVSDB connection string.
@@ -49,43 +53,29 @@ class Replica(Generic[T]):
         self._columns = columns
         self._freeze = freeze
         self._timeout = timeout
+        self._lock = threading.Lock()  # of the next three
         self._connection: Any = None
+        self._stopped = False
+        self._failure: SourceError | None = SourceError(Reason.PENDING, f"{endpoint}: the first copy is being made")
         self._frozen: tuple[int, T] | None = None
 
     def start(self) -> None:
-        """Connect and wait for the first copy.
-
-        Raises:
-            SourceError: TIMEOUT.
-        """
-        # Imported here, as nodes without Open vSwitch need not pay for it.
-        from ovs.db.idl import SchemaHelper  # noqa: PLC0415
-        from ovsdbapp.backend.ovs_idl.connection import Connection, OvsdbIdl  # noqa: PLC0415
-        from ovsdbapp.exceptions import TimeoutException  # noqa: PLC0415
-
-        helper = SchemaHelper(schema_json=dict(self._schema))
-        for table, columns in self._columns.items():
-            known = self._schema["tables"].get(table, {}).get("columns", {})
-            helper.register_columns(table, [c for c in columns if c in known])
-        # leader_only is for clusters; the probe would add to what the owner asks anyway.
-        self._connection = Connection(OvsdbIdl(self._endpoint, helper, leader_only=False), self._timeout)
-        try:
-            self._connection.start()
-        except TimeoutException:
-            raise SourceError(Reason.TIMEOUT, f"{self._endpoint}: no copy within {self._timeout:g} s") from None
-        except Exception as error:  # ovs raises what it will
-            raise SourceError(Reason.GARBAGE, f"{self._endpoint}: {error!r:.200}") from error
+        """Begin the first copy."""
+        threading.Thread(target=self._start, name=f"copy {self._endpoint}", daemon=True).start()
 
     def value(self) -> T:
         """What the copy holds now.
 
         Raises:
-            SourceError: CLOSED while the copy is not connected.
+            SourceError: PENDING while the first copy is being made; TIMEOUT or GARBAGE if it could not be; CLOSED while
+                the copy is not connected, or was stopped.
         """
-        if self._connection is None:
-            raise SourceError(Reason.CLOSED, f"{self._endpoint}: the copy was stopped")
-        with self._connection.lock:
-            idl = self._connection.idl
+        with self._lock:
+            connection, failure = self._connection, self._failure
+        if failure is not None:
+            raise failure
+        with connection.lock:
+            idl = connection.idl
             if idl.state != idl.IDL_S_MONITORING:
                 raise SourceError(Reason.CLOSED, f"{self._endpoint}: the copy is connecting")
             if self._frozen is None or self._frozen[0] != idl.change_seqno:
@@ -93,13 +83,47 @@ class Replica(Generic[T]):
             return self._frozen[1]
 
     def stop(self) -> None:
-        """End the thread, also one that is busy with what a broken server sends."""
-        if self._connection is None:
-            return
-        connection, self._connection = self._connection, None
+        """End the threads, also one that is busy with what a broken server sends."""
+        with self._lock:
+            self._stopped, self._failure = True, SourceError(Reason.CLOSED, f"{self._endpoint}: the copy was stopped")
+            connection = self._connection
+        if connection is None:
+            return  # _start() will see it
         with contextlib.suppress(AttributeError, OSError):  # not connected
             connection.idl._session.rpc.stream.socket.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  # there is no other way
-        if connection.thread is None:
-            connection.idl.close()
-        elif not connection.stop(self._timeout):
+        if connection.thread is not None and not connection.stop(self._timeout):
             log.warning("the thread of an OVSDB copy has not ended", extra={"endpoint": self._endpoint})
+
+    def _start(self) -> None:
+        connection, failure = None, None
+        try:
+            connection = self._connect()
+            with self._lock:
+                self._connection = connection
+                stopped = self._stopped
+            if not stopped:
+                connection.start()
+        except Exception as error:  # noqa: BLE001  # ovs and ovsdbapp raise what they will, their own time-out too
+            reason = Reason.GARBAGE if connection is None else Reason.TIMEOUT
+            failure = SourceError(reason, f"{self._endpoint}: no copy was had: {error!r:.200}")
+        with self._lock:
+            stopped = self._stopped
+            if not stopped:
+                self._failure = failure
+        if connection is not None and (stopped or failure is not None):  # nobody else ends what has been begun
+            if connection.thread is not None:
+                connection.stop(self._timeout)
+            else:
+                connection.idl.close()
+
+    def _connect(self) -> Any:
+        # Imported here, as nodes without Open vSwitch need not pay for it.
+        from ovs.db.idl import SchemaHelper  # noqa: PLC0415  # as said
+        from ovsdbapp.backend.ovs_idl.connection import Connection, OvsdbIdl  # noqa: PLC0415  # as said
+
+        helper = SchemaHelper(schema_json=dict(self._schema))
+        for table, columns in self._columns.items():
+            known = self._schema["tables"].get(table, {}).get("columns", {})
+            helper.register_columns(table, [c for c in columns if c in known])
+        # leader_only is for clusters, and this is a host's own database.
+        return Connection(OvsdbIdl(self._endpoint, helper, leader_only=False), self._timeout)

@@ -1,0 +1,49 @@
+"""Expositions as a scraper reads them. ``python -m tests.metrics.scrape`` writes the golden files anew."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from mecexporter.metrics.registry import discover
+from mecexporter.metrics.render import Renderer
+from tests.worlds import healthy_compute, reinstalled_compute, view_of
+
+if TYPE_CHECKING:
+    from mecexporter.state.world import World
+
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+GOLDEN = Path(__file__).parent / "golden"
+WORLDS = {"compute_healthy": healthy_compute(), "compute_reinstalled": reinstalled_compute()}
+_OWN_VERSIONS = re.compile(r"^(mecexporter_build_info){.*}", re.MULTILINE)
+
+
+def exposition(world: World) -> str:
+    return Renderer(discover()).render(view_of(world)).decode()
+
+
+def golden(world: World) -> str:
+    """Without what changes with each release of this program or of Python."""
+    return _OWN_VERSIONS.sub(r"\1{}", exposition(world))
+
+
+def series(world: World) -> Series:
+    """(name, labels) -> value of every sample of a World."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(exposition(world))
+        for sample in family.samples
+    }
+
+
+def names(found: Series) -> set[str]:
+    return {name for name, _ in found}
+
+
+if __name__ == "__main__":
+    for name, world in WORLDS.items():
+        (GOLDEN / f"{name}.txt").write_text(golden(world))
