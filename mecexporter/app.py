@@ -21,14 +21,15 @@ from mecexporter.checks.identity import remember
 from mecexporter.checks.ledger import Ledger, Report
 from mecexporter.errors import MecExporterError, Reason
 from mecexporter.metrics.registry import View
+from mecexporter.sources.aside import aside
 from mecexporter.sources.base import Supervisor
 from mecexporter.sources.chassis_lookup import ChassisLookupSource
 from mecexporter.sources.host import HostPaths, HostSource
-from mecexporter.sources.jsonrpc import TlsFiles
-from mecexporter.sources.openflow_source import OpenFlowSource
+from mecexporter.sources.openflow import OpenFlowSource
 from mecexporter.sources.ovn_controller import OvnControllerSource
 from mecexporter.sources.ovs import OvsSource
 from mecexporter.sources.vswitchd import VswitchdSource
+from mecexporter.sources.wire.endpoint import TlsFiles
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.world import Process, Settings, Version, empty_world
 from mecexporter.store import Saved, forget
@@ -47,6 +48,7 @@ log = logging.getLogger(__name__)
 _TICK = 1.0  # seconds between looks while some grace runs
 _IDLE_TICK = 5.0
 _SAVE_EVERY = 2.0
+_SAVE_AT_END = 2.0
 
 
 def make_clock() -> Callable[[], float]:
@@ -157,7 +159,7 @@ class Engine:
             self._ready = not self._changed.is_set() and all(name in self._world.status for name in asked)
         return self._ready
 
-    def forget(self, what: str) -> None:
+    async def forget(self, what: str) -> None:
         """Drop from memory, and from the store.
 
         Raises:
@@ -166,7 +168,7 @@ class Engine:
         kept = forget(self._saved(), what)
         self._world = replace(self._world, memory=kept.memory())
         self._evaluate()
-        self._store.save(self._saved())
+        await aside(self._store.save, self._saved())
 
     async def run(self) -> None:
         """Keep everything current until cancelled."""
@@ -179,7 +181,9 @@ class Engine:
                     group.create_task(self._keep(), name="store")
         finally:
             if not self._read_only:
-                self._save(self._saved())
+                with contextlib.suppress(TimeoutError):  # a file system that hangs must not keep us from ending
+                    async with asyncio.timeout(_SAVE_AT_END):
+                        await aside(self._save, self._saved())
 
     def _wanted(self, source: Source[Any]) -> Callable[[World], bool]:
         """Whether a source is to be asked: where it applies, and where roles are told by what it says."""
@@ -235,10 +239,14 @@ class Engine:
             part = world.part(name)
             since = part.at if isinstance(part, Fresh) else now
             old = Absent(f"the last answer is {now - since:.0f} s old", since, now, Reason.STALE)
+            log.warning("source lost", extra={"source": name, "reason": old.reason, "why": old.why})
             world = world.with_part(name, old)
         world = replace(world, hostname=self._hostname(world))
         world = replace(world, roles=roles.in_force(world, self._config))
         world = replace(world, applicable=frozenset(n for n, s in self._sources.items() if self._applies(s, world)))
+        for name, source in self._sources.items():
+            if isinstance(world.part(name), Fresh) and not self._wanted(source)(world):
+                world = world.with_part(name, Absent("not asked on this node", now, now))  # its role was forgotten
         memory = self._remember(world)
         if memory.roles != world.memory.roles:
             world = replace(world, memory=memory, roles=roles.in_force(world, self._config))
@@ -323,7 +331,7 @@ class Engine:
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(_SAVE_EVERY)
-            await asyncio.to_thread(self._save, self._saved())
+            await aside(self._save, self._saved())
 
     def _save(self, saved: Saved) -> None:
         try:

@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # names from outside need not fit the terminal's encoding
     arguments = sys.argv[1:] if arguments is None else arguments
     usage, failed = EXIT_USAGE, EXIT_FAILED
+    if "run" in arguments[:1]:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until there is something to end in order
     if "check" in arguments[:1]:
         usage = failed = EXIT_CANNOT_TELL
     try:
@@ -98,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--listen", metavar="HOST:PORT", help="instead of web.listen")
     check = command("check", _check, "say what is wrong on this node and what to do")
     check.add_argument("--json", action="store_true", help="the same for programs")
-    check.add_argument("--only", nargs="+", metavar="CHECK", default=[], help="these checks only")
+    check.add_argument("--only", nargs="+", action="extend", metavar="CHECK", default=[], help="these checks only")
     command("once", _once, "print the exposition once, after one round of every source")
     catalogue = command("catalogue", _catalogue, "list every metric and check")
     catalogue.add_argument("--format", choices=("md", "json"), default="md")
@@ -164,6 +166,8 @@ def _engine(config: Config, *, read_only: bool = False) -> Engine:
     from mecexporter.app import Engine  # noqa: PLC0415  # catalogue and config need no sources
 
     store = Store(Path(config.host.state_dir))
+    if not read_only and not store.claim():
+        raise MecExporterError(f"another mecexporter keeps its state in {config.host.state_dir}: set host.state_dir")
     return Engine(config, store, store.load(keep_aside=not read_only), read_only=read_only)
 
 
@@ -317,5 +321,7 @@ def _forget(options: argparse.Namespace) -> int:
         if connection is not None:
             connection.close()
     store = Store(Path(config.host.state_dir))
+    if not store.claim():
+        raise MecExporterError(f"a service that has no local socket keeps its state in {store.path}: stop it first")
     store.save(forget(store.load(), options.what))
     return 0

@@ -42,3 +42,10 @@ def set_up(level: int = logging.INFO) -> None:
     # Their own words about every reconnection; what matters of it is in our sources' state.
     for noisy in ("ovsdbapp", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    logging.getLogger("aiohttp.server").addFilter(_is_not_a_bad_request)
+
+
+def _is_not_a_bad_request(record: logging.LogRecord) -> bool:
+    """Whoever sends something else than HTTP gets his 400; a port scan must not fill the log."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__module__ != "aiohttp.http_exceptions"

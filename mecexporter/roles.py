@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mecexporter.state.observed import Fresh
+from mecexporter.errors import Reason
+from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.world import Role
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def found(world: World, config: Config) -> frozenset[Role]:
 
 
 def in_force(world: World, config: Config) -> frozenset[Role]:
-    """As configured; with ``auto`` what shows and what once showed."""
-    if config.roles == "auto":
-        return found(world, config) | world.memory.roles
-    return frozenset(config.roles)
+    """As configured; with ``auto`` what shows, what once showed, and what may be behind a conf.db that won't tell."""
+    if config.roles != "auto":
+        return frozenset(config.roles)
+    locked = isinstance(world.ovs, Absent) and world.ovs.reason not in (Reason.MISSING, Reason.PENDING)
+    presumed = frozenset({Role.COMPUTE}) if locked else frozenset()
+    return found(world, config) | world.memory.roles | presumed

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import tempfile
 import threading
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
@@ -78,7 +79,20 @@ class Store:
         self.path = directory / "state.json"
         self._written: Saved | None = None
         self._in_the_way = False
+        self._claim: BinaryIO | None = None
         self._lock = threading.Lock()  # saves come from a thread, and from who stops or forgets
+
+    def claim(self) -> bool:
+        """Be the one who writes here, until this process ends; False where another is already."""
+        try:
+            self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            self._claim = (self.path.parent / "lock").open("ab")
+            fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # nobody can write, which save() says
+        return True
 
     def load(self, *, keep_aside: bool = True) -> Saved:
         """Read the file; one that is torn or somebody else's is put aside, not overwritten.
@@ -121,6 +135,9 @@ class Store:
             self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".state.")
             try:
+                if os.geteuid() == 0:  # root forgets for a service that runs as another user
+                    owner = self.path.parent.stat()
+                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(msgspec.json.format(msgspec.json.encode(saved, order="deterministic"), indent=2))
                     file.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mecexporter.checks.base import Finding, Severity, Unknown, check, unknown
+from mecexporter.checks.base import Finding, Severity, Unknown, check
 from mecexporter.checks.controller import controller_is_down
 from mecexporter.checks.words import put_back, quoted
 from mecexporter.state.identity import EffectiveId, effective_id
@@ -13,8 +13,7 @@ from mecexporter.state.world import Role
 
 if TYPE_CHECKING:
     from mecexporter.checks.base import Verdict
-    from mecexporter.state.ovn import Chassis, ChassisLookup
-    from mecexporter.state.ovs import OvsConf
+    from mecexporter.state.ovn import ChassisLookup
     from mecexporter.state.world import World
 
 
@@ -39,13 +38,16 @@ def chassis_unregistered(world: World) -> Verdict:
         return Unknown(now)
     if down or not now.system_id:
         return ()  # ovn_controller_disconnected or system_id_missing says why
-    if not isinstance(world.ovs, Fresh) or not isinstance(world.chassis_lookup, Fresh):
-        return unknown(world, "ovs", "chassis_lookup")
+    if not isinstance(world.chassis_lookup, Fresh):
+        return Unknown(("chassis_lookup",))
     lookup = world.chassis_lookup.value
     if lookup.system_id != now.system_id:
         return Unknown(("chassis_lookup",))
-    if lookup.registered is not None and is_ours(lookup.registered, world.ovs.value):
-        return ()
+    if lookup.registered is not None:
+        if lookup.ours is None:
+            return Unknown(("ovs",))  # neither hostname nor address to compare with
+        if lookup.ours:
+            return ()
     return (
         Finding(
             subject=world.hostname,
@@ -55,12 +57,6 @@ def chassis_unregistered(world: World) -> Verdict:
             read_at=world.chassis_lookup.at,
         ),
     )
-
-
-def is_ours(chassis: Chassis, ovs: OvsConf) -> bool:
-    """Whether a Chassis may be this host: its hostname or one of its addresses is ours."""
-    same_name = ovs.hostname is not None and chassis.hostname.casefold() == ovs.hostname.casefold()
-    return same_name or bool(set(chassis.encap_ips) & set(ovs.encap_ips))
 
 
 def _summary(lookup: ChassisLookup) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mecexporter.checks.chassis_unregistered import is_ours
 from mecexporter.state.identity import EffectiveId, effective_id
 from mecexporter.state.observed import Fresh
 from mecexporter.state.world import Identity, Role
@@ -31,70 +30,86 @@ def remember(world: World) -> Memory:
     now = effective_id(world)
     if not isinstance(now, EffectiveId) or not now.system_id:
         return _unproven(memory)
-    bridge = ovs.bridge(ovs.integration_bridge)
-    if (
-        bridge is not None
-        and bridge.nb_cfg is not None
-        and memory.nb_cfg_seen_under != now.system_id
-        and _healthy(world, now.system_id, memory)
-    ):
-        memory = replace(memory, nb_cfg_seen_under=now.system_id)
-    if memory.identity is None and len(ovs.remembered_ids) == 1:
-        memory = replace(memory, identity=_identity(ovs, ovs.remembered_ids[0], world.now + world.skew))
+    if memory.identity is None and (seed := _seed(world, now.system_id, ovs)) is not None:
+        memory = replace(memory, identity=_identity(world, replace(now, system_id=seed), ovs))
     if not _healthy(world, now.system_id, memory):
         return _unproven(memory)
+    bridge = ovs.bridge(ovs.integration_bridge)
+    if bridge is not None and bridge.nb_cfg is not None and memory.nb_cfg_seen_under != now.system_id:
+        memory = replace(memory, nb_cfg_seen_under=now.system_id)
     if memory.healthy_id != now.system_id or memory.healthy_since is None:
-        memory = replace(memory, healthy_id=now.system_id, healthy_since=world.now)
-    assert memory.healthy_since is not None  # noqa: S101  # just set
+        return replace(memory, healthy_id=now.system_id, healthy_since=world.now)
     if world.now - memory.healthy_since < world.settings.grace_identity:
         return memory
-    proven = _identity(ovs, now.system_id, world.now + world.skew)
-    known = memory.identity
-    if known is None or replace(known, since=0.0) != replace(proven, since=0.0):
-        memory = replace(memory, identity=proven)
-    return memory
+    proven, known = _identity(world, now, ovs), memory.identity
+    if known is not None and replace(proven, since=known.since) == known:
+        return memory
+    return replace(memory, identity=proven)
 
 
 def _unproven(memory: Memory) -> Memory:
     return memory if memory.healthy_id is None else replace(memory, healthy_id=None, healthy_since=None)
 
 
-def _identity(ovs: OvsConf, system_id: str, since: float) -> Identity:
+def _identity(world: World, now: EffectiveId, ovs: OvsConf) -> Identity:
     return Identity(
-        system_id=system_id,
-        since=since,
-        ovn_remote=ovs.ovn_remote,
-        encap_types=ovs.encap_types,
-        encap_ips=ovs.encap_ips,
-        hostname=ovs.hostname,
+        system_id=now.system_id, origin=now.origin, since=world.now + world.skew, settings=dict(ovs.ovn_settings)
     )
+
+
+def _seed(world: World, system_id: str, ovs: OvsConf) -> str | None:
+    """Without a memory, the one id of which ovn-controller left a note, unless Southbound contradicts.
+
+    After a reinstallation the only note can be that of the new, wrong id: so the id that is in force now is believed
+    only if Southbound has it.
+    """
+    if len(ovs.remembered_ids) != 1:
+        return None
+    [noted] = ovs.remembered_ids
+    return None if noted == system_id and not _registered(world, system_id, ovs) else noted
 
 
 def _healthy(world: World, system_id: str, memory: Memory) -> bool:
-    """Whether every sign that can be had agrees; what can't be told is not health."""
-    if not (
-        isinstance(world.ovs, Fresh) and isinstance(world.ovn_controller, Fresh) and isinstance(world.openflow, Fresh)
-    ):
+    """Whether every sign agrees; what can't be told is not health, what is not to be asked here is no sign."""
+    if not isinstance(world.ovs, Fresh):
         return False
-    ovs, controller = world.ovs.value, world.ovn_controller.value
-    bridge = ovs.bridge(ovs.integration_bridge)
+    bridge = world.ovs.value.bridge(world.ovs.value.integration_bridge)
     return (
-        controller.connected
-        and not controller.paused
-        and not any(controller.txn_rises[-1:])
-        and bridge is not None
-        and world.openflow.value.bridge == ovs.integration_bridge
-        and world.openflow.value.flows > 0
+        bridge is not None
         and (bridge.nb_cfg is not None or memory.nb_cfg_seen_under != system_id)
-        and _registered(world, system_id, ovs)
+        and _works(world)
+        and _programmed(world, bridge.name)
+        and _registered(world, system_id, world.ovs.value)
     )
 
 
+def _works(world: World) -> bool:
+    """Whether ovn-controller is connected and running, and what it wrote lately was taken."""
+    if "ovn_controller" not in world.applicable:
+        return True
+    if not isinstance(world.ovn_controller, Fresh):
+        return False
+    controller = world.ovn_controller.value
+    return controller.connected and not controller.paused and controller.txn_rises[-1:] == (False,)
+
+
+def _programmed(world: World, bridge: str) -> bool:
+    """Whether the integration bridge has flows."""
+    if "openflow" not in world.applicable:
+        return True
+    flows = world.openflow
+    return isinstance(flows, Fresh) and flows.value.bridge == bridge and flows.value.flows > 0
+
+
 def _registered(world: World, system_id: str, ovs: OvsConf) -> bool:
-    """Whether Southbound has our Chassis; yes if it is not to be asked (chassis_lookup disabled)."""
+    """Whether Southbound has the Chassis of this id, with our hostname."""
     if "chassis_lookup" not in world.applicable:
         return True
     if not isinstance(world.chassis_lookup, Fresh):
         return False
     found = world.chassis_lookup.value
-    return found.system_id == system_id and found.registered is not None and is_ours(found.registered, ovs)
+    if found.system_id != system_id or found.registered is None:
+        return False
+    if ovs.hostname is None:
+        return found.ours is True
+    return found.registered.hostname.casefold() == ovs.hostname.casefold()

@@ -29,7 +29,10 @@ def ovn_controller_disconnected(world: World) -> Verdict:
     if isinstance(controller, Absent):
         if not is_dead(controller):
             return Unknown(("ovn_controller",))
-        summary, remedy = f"ovn-controller is not running: {controller.why}", "start it: systemctl start ovn-controller"
+        summary, remedy = (
+            f"ovn-controller is not running: {controller.why}",
+            ("start it: systemctl start ovn-controller (if it runs with another run directory, set ovn.run_dir)"),
+        )
         since = controller.since
     elif controller.value.paused:
         summary, remedy = "ovn-controller is paused", "ovn-appctl -t ovn-controller debug/resume"

@@ -38,7 +38,7 @@ def ovs_interface_orphaned(world: World) -> Verdict:
     if down:
         return ()
     ovs, flows, at = world.ovs.value, world.openflow.value.from_port, world.openflow.at
-    return tuple(
+    found = tuple(
         Finding(
             subject=f"{i.bridge}/{i.name}",
             summary=(
@@ -55,3 +55,4 @@ def ovs_interface_orphaned(world: World) -> Verdict:
         for i in ovs.uninstalled()
         if i.iface_id is not None and i.ofport is not None and flows.get(i.ofport) == 0
     )
+    return Unknown(("openflow",)) if world.openflow.value.unasked and not found else found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mecexporter.checks.base import Finding, Severity, Unknown, check, unknown
 from mecexporter.checks.words import quoted, uses_file
 from mecexporter.errors import Reason
+from mecexporter.state.identity import EffectiveId, effective_id
 from mecexporter.state.observed import Fresh
 from mecexporter.state.world import Role
 
@@ -27,9 +28,12 @@ def system_id_mismatch(world: World) -> Verdict:
     if not isinstance(world.host, Fresh) or not isinstance(world.ovs, Fresh):
         return unknown(world, "host", "ovs")
     file = world.host.value.system_id_file
-    system_id = world.ovs.value.system_id
-    if not uses_file(world) or not system_id:
-        return ()
+    now = effective_id(world)
+    if not isinstance(now, EffectiveId):
+        return Unknown(now)
+    system_id = now.system_id
+    if now.origin != "ovsdb" or not system_id or not uses_file(world):
+        return ()  # the file decides nothing, or system_id_missing
     if file.trouble not in (None, Reason.MISSING):
         return Unknown(("host",))
     if file.content == system_id:

@@ -27,7 +27,8 @@ def put_back(world: World, origin: str, system_id: str) -> str:
         return f"correct -n in ovn-controller's options to {value}, and {restart}"
     if origin == "override" and isinstance(world.host, Fresh):
         return f"echo {value} > {quoted(world.host.value.override_file.path)}, and {restart}"
-    commands = [f"ovs-vsctl set Open_vSwitch . external_ids:system-id={ovsdb_quoted(system_id)}"]
+    # An address that came with the new id is the new Chassis' by now: with the old id goes the old one.
+    commands = [_set({"system-id": system_id} | _lost(world, "ovn-encap-ip", "ovn-encap-type"))]
     if isinstance(world.host, Fresh) and uses_file(world):
         commands.insert(0, f"echo {value} > {quoted(world.host.value.system_id_file.path)}")
     return f"{'; '.join(commands)}; then {restart}"
@@ -48,20 +49,25 @@ def uses_file(world: World) -> bool:
 def restore_settings(world: World) -> str:
     """How to set again what ovn-controller needs from the local database, with the values this node last had."""
     known = world.memory.identity
-    if known is None or not known.ovn_remote:
+    if known is None or "ovn-remote" not in known.settings:
         return (
             "set external_ids ovn-remote, ovn-encap-type and ovn-encap-ip of Open_vSwitch as your installer does "
             "(ovs-vsctl set Open_vSwitch . external_ids:ovn-remote=…)"
         )
-    pairs = {
-        "system-id": known.system_id,
-        "ovn-remote": known.ovn_remote,
-        "ovn-encap-type": ",".join(known.encap_types),
-        "ovn-encap-ip": ",".join(known.encap_ips),
-        "hostname": known.hostname or "",
-    }
-    words = " ".join(f"external_ids:{key}={ovsdb_quoted(value)}" for key, value in pairs.items() if value)
-    return f"ovs-vsctl set Open_vSwitch . {words}"
+    own_id = {"system-id": known.system_id} if known.origin == "ovsdb" else {}
+    return _set(own_id | _lost(world, *known.settings))
+
+
+def _lost(world: World, *keys: str) -> dict[str, str]:
+    """Of these settings those that are no more what they were when the node was last healthy."""
+    known = world.memory.identity.settings if world.memory.identity else {}
+    now = world.ovs.value.ovn_settings if isinstance(world.ovs, Fresh) else {}
+    return {key: known[key] for key in keys if key in known and known[key] != now.get(key)}
+
+
+def _set(settings: dict[str, str]) -> str:
+    words = (f"external_ids:{key}={ovsdb_quoted(value)}" for key, value in settings.items())
+    return f"ovs-vsctl set Open_vSwitch . {' '.join(words)}"
 
 
 def ovsdb_quoted(value: str) -> str:

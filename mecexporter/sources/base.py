@@ -72,6 +72,10 @@ class Source(ABC, Generic[T]):
         """What would be asked now, None if that can't be told; a change of it is asked at once."""
         return None
 
+    def worth_asking(self, asked: Hashable, now: Hashable) -> bool:
+        """Whether a question is another one than that asked last."""
+        return asked != now
+
     def pause(self, value: T) -> float:  # noqa: ARG002  # as above
         """Seconds to the next read after this answer."""
         return self.interval
@@ -122,8 +126,12 @@ class Supervisor(Generic[T]):
     def poke(self, world: World) -> None:
         """Look at whether the question has changed, or is to be asked at last; if so it is asked soon."""
         question = self.source.question(world)
-        if self._ripe(world) and (self._asked is _NOTHING or question not in (None, self._asked)):
+        if not self._ripe(world) or (question is None and self._asked is not _NOTHING):
+            return
+        if self._asked is _NOTHING or self.source.worth_asking(self._asked, question):
             self._poked.set()
+        else:
+            self._asked = question
 
     async def run(self) -> None:
         """Ask again and again until cancelled."""
@@ -135,12 +143,15 @@ class Supervisor(Generic[T]):
                     self._asked = _NOTHING
                     self._poked.clear()
                     await self._poked.wait()
+                if self.source.shared:  # what stirs this node stirs others
+                    await asyncio.sleep(self._chance.uniform(0, self.source.retry or 0))
                 began, started = self._clock(), time.monotonic()
                 outcome = await self._ask(began, failing_since)
                 duration = time.monotonic() - started
                 if isinstance(outcome, Fresh):
                     failing_since, failures = None, 0
-                    pause = max(self.source.pause(outcome.value), _rest(duration))
+                    # Not so long that the answer is stale before the next.
+                    pause = max(self.source.pause(outcome.value), min(_rest(duration), self.source.lifetime / 2))
                 else:
                     failing_since = outcome.since
                     cheap = outcome.reason in _CHEAP and not self.source.shared

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.base import Source
-from mecexporter.sources.jsonrpc import Endpoint, TlsFiles
-from mecexporter.sources.ovsdb_wire import OvsdbClient
+from mecexporter.sources.wire.endpoint import Endpoint, TlsFiles
+from mecexporter.sources.wire.ovsdb import OvsdbClient
 from mecexporter.state.identity import EffectiveId, effective_id
 from mecexporter.state.observed import Fresh
 from mecexporter.state.ovn import Chassis, ChassisLookup
@@ -22,12 +23,21 @@ from mecexporter.state.world import Role
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from mecexporter.sources.ovsdb_wire import Row
+    from mecexporter.sources.wire.ovsdb import Row
     from mecexporter.state.world import World
 
 SB = "OVN_Southbound"
 _SLOWEST_AGAIN = 120.0
 _MAX_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    system_id: str
+    hostname: str | None
+    encap_ips: tuple[str, ...]
+    remote: str | None
+    failing: bool
 
 
 class ChassisLookupSource(Source[ChassisLookup]):
@@ -55,7 +65,7 @@ class ChassisLookupSource(Source[ChassisLookup]):
         self._again = again
         # As last told: losing sight of conf.db does not change what is configured.
         self._wants_tls = False
-        self._told: tuple[str, str | None, str | None] = "", None, None  # id, hostname, remote
+        self._told = _Question("", None, (), None, failing=False)
 
     def configured(self, world: World) -> bool:
         """Not where Southbound wants certificates and we have been given none."""
@@ -63,19 +73,24 @@ class ChassisLookupSource(Source[ChassisLookup]):
             self._wants_tls = all(part.strip().startswith("ssl:") for part in remote.split(","))
         return self._tls is not None or not self._wants_tls
 
-    def question(self, world: World) -> Hashable:
-        """The id, hostname and remote; and whether transactions fail now."""
+    def question(self, world: World) -> _Question | None:
+        """Who this node is and whom to ask; and whether transactions fail now."""
         now = effective_id(world)
         if not isinstance(now, EffectiveId) or not isinstance(world.ovs, Fresh):
             return None
-        system_id, hostname = now.system_id, world.ovs.value.hostname
-        failing = isinstance(world.ovn_controller, Fresh) and any(world.ovn_controller.value.txn_rises[-1:])
-        return system_id, hostname, self._remote(world), failing
+        ovs, controller = world.ovs.value, world.ovn_controller
+        failing = isinstance(controller, Fresh) and any(controller.value.txn_rises[-1:])
+        return _Question(now.system_id, ovs.hostname, ovs.encap_ips, self._remote(world), failing=failing)
+
+    def worth_asking(self, asked: Hashable, now: Hashable) -> bool:
+        """Not for transactions that have ceased to fail."""
+        return not (
+            isinstance(asked, _Question) and isinstance(now, _Question) and replace(asked, failing=False) == now
+        )
 
     def pause(self, value: ChassisLookup) -> float:
         """Soon again while the node is not registered, or as another host: that is read twice, and its repair seen."""
-        found = value.registered
-        if found is not None and (value.hostname is None or found.hostname.casefold() == value.hostname.casefold()):
+        if value.registered is not None and value.ours is not False:
             self._again = self._first_again
             return self.interval
         pause, self._again = self._again, min(2 * self._again, max(_SLOWEST_AGAIN, self._first_again))
@@ -87,16 +102,13 @@ class ChassisLookupSource(Source[ChassisLookup]):
         Raises:
             SourceError: MISSING where the id or the remote is not known or not set; else what the last remote said.
         """
-        now = effective_id(world)
-        if isinstance(now, EffectiveId) and isinstance(world.ovs, Fresh):
-            self._told = now.system_id, world.ovs.value.hostname, self._remote(world)
-        system_id, hostname, remote = self._told
-        if not system_id:
+        self._told = told = self.question(world) or self._told
+        if not told.system_id:
             raise SourceError(Reason.MISSING, "this node has no system-id to look up, or it can't be told")
-        if not remote:
+        if not told.remote:
             raise SourceError(Reason.MISSING, "external_ids:ovn-remote is not set: no Southbound to ask")
         try:
-            endpoints = list(Endpoint.parse_list(remote))
+            endpoints = list(Endpoint.parse_list(told.remote))
         except ValueError as error:
             raise SourceError(Reason.GARBAGE, f"ovn-remote: {error}") from None
         random.shuffle(endpoints)
@@ -104,7 +116,7 @@ class ChassisLookupSource(Source[ChassisLookup]):
         for endpoint in endpoints:
             try:
                 async with asyncio.timeout(self.deadline / len(endpoints)):
-                    return await self._ask(endpoint, system_id, hostname)
+                    return await self._ask(endpoint, told)
             except SourceError as error:
                 last = error
             except TimeoutError:
@@ -115,25 +127,26 @@ class ChassisLookupSource(Source[ChassisLookup]):
     def _remote(self, world: World) -> str | None:
         return self._database or (world.ovs.value.ovn_remote if isinstance(world.ovs, Fresh) else None)
 
-    async def _ask(self, endpoint: Endpoint, system_id: str, hostname: str | None) -> ChassisLookup:
+    async def _ask(self, endpoint: Endpoint, told: _Question) -> ChassisLookup:
         client = OvsdbClient(endpoint, tls=self._tls, deadline=self.deadline, max_bytes=_MAX_BYTES)
         try:
             await _see_that_it_serves(client)
             columns = ("name", "hostname")
-            by_id = await client.select(SB, "Chassis", columns, [("name", "==", system_id)])
-            by_hostname = (
-                await client.select(SB, "Chassis", columns, [("hostname", "==", hostname)]) if hostname else []
-            )
+            by_id = await client.select(SB, "Chassis", columns, [("name", "==", told.system_id)])
+            by_hostname: list[Row] | None = []
+            if told.hostname:
+                by_hostname = await client.select(SB, "Chassis", columns, [("hostname", "==", told.hostname)])
             if by_id is None or by_hostname is None:
                 raise SourceError(Reason.GARBAGE, f"{endpoint}: no OVN_Southbound: it has no table Chassis")
             found = {row["name"]: await _chassis(client, row) for row in (*by_id, *by_hostname)}
         finally:
             client.close()
+        registered = found.get(told.system_id)
         return ChassisLookup(
-            system_id=system_id,
-            hostname=hostname,
+            system_id=told.system_id,
             remote=str(endpoint),
-            registered=found.get(system_id),
+            registered=registered,
+            ours=registered.may_be(told.hostname, told.encap_ips) if registered else None,
             of_hostname=tuple(found[row["name"]] for row in by_hostname),
         )
 

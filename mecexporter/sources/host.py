@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import socket
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +11,8 @@ from typing import TYPE_CHECKING
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.aside import aside
 from mecexporter.sources.base import Source
-from mecexporter.sources.jsonrpc import denied
-from mecexporter.sources.unixctl import locate_by_pidfile
+from mecexporter.sources.wire.files import read_small
+from mecexporter.sources.wire.unixctl import locate_by_pidfile
 from mecexporter.state.host import HostFacts, IdFile
 
 if TYPE_CHECKING:
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
 
 DEFAULT_ID_FILE = Path("/etc/openvswitch/system-id.conf")
 _OVS_UNITS = tuple(Path(d) / "ovsdb-server.service" for d in ("/etc/systemd/system", "/usr/lib/systemd/system"))
-_MAX_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +67,6 @@ class HostSource(Source[HostFacts]):
         paths = self._paths
         commandline_id, commandline_why = self._commandline_id()
         return HostFacts(
-            boot_hostname=socket.gethostname(),
             kernel=_read_small(paths.proc / "sys/kernel/osrelease").strip(),
             system_id_file=_id_file(paths.system_id_file),
             override_file=_override_file(paths.override_file),
@@ -141,28 +136,5 @@ def _override_file(path: Path) -> IdFile:
 
 
 def _read_small(path: Path) -> str:
-    """Text of a small regular file; bytes that are no UTF-8 are replaced.
-
-    Raises:
-        SourceError: MISSING, PERMISSION, TOO_LARGE, or GARBAGE where it is no regular file.
-    """
-    try:
-        # Not blocking: a FIFO in the file's place would hold us for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except PermissionError:
-        raise denied(path, "read") from None
-    except (FileNotFoundError, NotADirectoryError):
-        raise SourceError(Reason.MISSING, f"no {path}") from None
-    except OSError as error:
-        raise SourceError(Reason.GARBAGE, f"{path}: {error.strerror}") from None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise SourceError(Reason.GARBAGE, f"{path} is no regular file")
-        content = os.read(descriptor, _MAX_BYTES + 1)
-    except OSError as error:
-        raise SourceError(Reason.GARBAGE, f"{path}: {error.strerror}") from None
-    finally:
-        os.close(descriptor)
-    if len(content) > _MAX_BYTES:
-        raise SourceError(Reason.TOO_LARGE, f"{path} has more than {_MAX_BYTES} bytes")
-    return content.decode("utf-8", "replace")
+    """Text of a small file; bytes that are no UTF-8 are replaced."""
+    return read_small(path).decode("utf-8", "replace")

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.aside import aside
 from mecexporter.sources.base import Source
-from mecexporter.sources.jsonrpc import Endpoint, JsonRpcStream
-from mecexporter.sources.ovsdb_live import Replica, Tables
-from mecexporter.sources.ovsdb_wire import OvsdbClient
+from mecexporter.sources.wire.endpoint import Endpoint
+from mecexporter.sources.wire.jsonrpc import JsonRpcStream
+from mecexporter.sources.wire.ovsdb import OvsdbClient
+from mecexporter.sources.wire.ovsdb_live import Replica, Tables
 from mecexporter.state.ovs import Bridge, Counters, Interface, InterfaceKind, OvsConf
 from mecexporter.state.world import Role
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 DB = "Open_vSwitch"
 COLUMNS = {
-    "Open_vSwitch": ("external_ids", "other_config", "ovs_version", "db_version", "bridges"),
-    "Bridge": ("name", "ports", "datapath_type", "external_ids"),
+    "Open_vSwitch": ("external_ids", "other_config", "db_version", "bridges"),
+    "Bridge": ("name", "ports", "external_ids"),
     "Port": ("name", "interfaces", "external_ids"),
     "Interface": ("name", "type", "external_ids", "ofport", "error", "link_state", "bfd_status"),
 }
@@ -52,7 +53,6 @@ class _Copy:
 
     external_ids: Mapping[str, str]
     other_config: Mapping[str, str]
-    ovs_version: str | None
     schema_version: str | None
     integration_bridge: str
     bridges: tuple[Bridge, ...]
@@ -79,6 +79,7 @@ class OvsSource(Source[OvsConf]):
         self._client = OvsdbClient(self._endpoint)
         self._replica: Replica[_Copy] | None = None
         self._made = 0.0
+        self._lagging: set[str] = set()  # rows that the copy lacked, or had too many, at the last read
         self._traffic = Traffic()
 
     async def read(self, world: World) -> OvsConf:  # noqa: ARG002  # asks the same whatever the World
@@ -86,10 +87,10 @@ class OvsSource(Source[OvsConf]):
         try:
             statistics = await self._statistics()
             copy = await self._copy(statistics.keys())
-        except SourceError as error:
+        except BaseException as error:
             # Whoever is behind the socket now, ovsdbapp must not go on talking to it unwatched. But while the server
             # answers our select, a copy that takes its time is left to it.
-            if error.reason is not Reason.PENDING:
+            if not (isinstance(error, SourceError) and error.reason is Reason.PENDING):
                 await self._drop()
             raise
         return self._conf(copy, statistics)
@@ -114,12 +115,15 @@ class OvsSource(Source[OvsConf]):
         copy = await self._value()
         differing = set(uuids) ^ copy.interfaces.keys()
         if not differing:
+            self._lagging = set()
             return copy
-        # Rows come and go between the two looks; only what still differs in a second pair of looks is wrong.
+        # Rows come and go between the two looks; what still differs in a second pair of looks is lag or loss.
         await asyncio.sleep(_SETTLE)
         copy = await self._value()
-        if differing & (set(await self._statistics()) ^ copy.interfaces.keys()):
-            raise SourceError(Reason.STALE, f"{self._endpoint}: the copy of {DB} differs from the server's rows")
+        differing &= set(await self._statistics()) ^ copy.interfaces.keys()
+        if differing & self._lagging:
+            raise SourceError(Reason.STALE, f"{self._endpoint}: the copy of {DB} lacks what the server has for long")
+        self._lagging = differing
         return copy
 
     async def _value(self) -> _Copy:
@@ -155,6 +159,7 @@ class OvsSource(Source[OvsConf]):
     async def _drop(self) -> None:
         if self._replica is not None:
             replica, self._replica = self._replica, None
+            self._lagging = set()
             await asyncio.shield(aside(replica.stop))
 
     def _conf(self, copy: _Copy, statistics: Mapping[str, Mapping[str, int]]) -> OvsConf:
@@ -167,9 +172,9 @@ class OvsSource(Source[OvsConf]):
             ovn_remote=ids.get("ovn-remote") or None,
             encap_types=_words(ids.get("ovn-encap-type", "")),
             encap_ips=_words(ids.get("ovn-encap-ip", "")),
+            ovn_settings={k: v for k, v in sorted(ids.items()) if k.startswith("ovn-") or k == "hostname"},
             integration_bridge=copy.integration_bridge,
             remembered_ids=tuple(sorted(k.removeprefix(_IDX) for k in copy.other_config if k.startswith(_IDX))),
-            ovs_version=copy.ovs_version,
             schema_version=copy.schema_version,
             bridges=copy.bridges,
             interfaces=tuple(copy.interfaces.values()),
@@ -235,13 +240,9 @@ def _freeze(tables: Tables, *, configured_bridge: str | None) -> _Copy:
     return _Copy(
         external_ids=dict(root.external_ids),
         other_config=dict(root.other_config),
-        ovs_version=_first(root.ovs_version),
         schema_version=_first(root.db_version),
         integration_bridge=integration,
-        bridges=tuple(
-            Bridge(name=b.name, datapath_type=b.datapath_type, nb_cfg=_number(b.external_ids.get("ovn-nb-cfg")))
-            for b in bridges
-        ),
+        bridges=tuple(Bridge(name=b.name, nb_cfg=_number(b.external_ids.get("ovn-nb-cfg"))) for b in bridges),
         interfaces={
             str(i.uuid): _interface(b.name, p, i, integrates=b.name == integration)
             for b in bridges

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.base import Source
-from mecexporter.sources.unixctl import UnixctlClient, locate_by_pidfile
+from mecexporter.sources.wire.unixctl import UnixctlClient, locate_by_pidfile
 from mecexporter.state.ovs import Datapath, Upcalls, Vswitchd
 from mecexporter.state.world import Role
 

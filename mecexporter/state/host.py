@@ -32,14 +32,14 @@ class HostFacts:
     """Files, versions and the signs by which roles are told.
 
     Attributes:
-        boot_hostname: the kernel's hostname, used where OVS has none.
+        kernel: its release.
+        system_id_file: where ovs-ctl keeps the id.
+        override_file: OVN's system-id-override.
         commandline_id: ovn-controller's ``-n``, None without it; commandline_why says why it can't be told.
         starts_from_file: what shows that ovs-ctl takes the id from the file on this host, None if nothing does.
         signs: role name (``compute``, ``central``, ``northd``) -> the path by which it shows.
-        versions: component -> version, of what files tell (the kernel).
     """
 
-    boot_hostname: str
     kernel: str
     system_id_file: IdFile
     override_file: IdFile

@@ -31,6 +31,10 @@ def effective_id(world: World) -> EffectiveId | tuple[str, ...]:
     host = world.host.value
     if host.commandline_id:
         return EffectiveId("commandline", host.commandline_id)
+    remembered = world.memory.identity
+    if host.commandline_why is not None and remembered is not None and remembered.origin == "commandline":
+        # ovn-controller is not there to be looked at: it was last given this id, and so it will be again.
+        return EffectiveId("commandline", remembered.system_id)
     override = host.override_file
     if override.content is not None:
         return EffectiveId("override", override.content)

@@ -30,6 +30,13 @@ class Chassis:
     hostname: str
     encap_ips: tuple[str, ...]
 
+    def may_be(self, hostname: str | None, encap_ips: tuple[str, ...]) -> bool | None:
+        """Whether this can be that host: its name or an address is the same; None where there is nothing to compare."""
+        if hostname is None and not encap_ips:
+            return None
+        same_name = hostname is not None and self.hostname.casefold() == hostname.casefold()
+        return same_name or bool(set(self.encap_ips) & set(encap_ips))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChassisLookup:
@@ -37,13 +44,13 @@ class ChassisLookup:
 
     Attributes:
         system_id: the id that was asked for.
-        hostname: the hostname that was asked for, as external_ids:hostname spells it.
         registered: the Chassis of that id, None if there is none.
-        of_hostname: every Chassis of that hostname.
+        ours: whether that Chassis can be this host, None if it can't be told or there is none.
+        of_hostname: every Chassis of this host's hostname.
     """
 
     system_id: str
-    hostname: str | None
     remote: str
     registered: Chassis | None
+    ours: bool | None
     of_hostname: tuple[Chassis, ...]

@@ -52,7 +52,6 @@ class Bridge:
     """A row of Bridge; ``nb_cfg`` is external_ids:ovn-nb-cfg, what ovn-controller installed last, if ever."""
 
     name: str
-    datapath_type: str
     nb_cfg: int | None
 
 
@@ -77,6 +76,7 @@ class OvsConf:
     Attributes:
         system_id: external_ids:system-id; None where the key is absent, '' where it is empty.
         integration_bridge: the name in force: configured, else external_ids:ovn-bridge, else br-int.
+        ovn_settings: external_ids that begin with ``ovn-``, and ``hostname``: what ovn-controller is told.
         remembered_ids: the ids in other_config:ovn-chassis-idx-<id>, which ovn-controller leaves there.
         traffic_by_kind: monotonic sums over all interfaces of a kind, those that are gone included.
         traffic: by (bridge, interface), of uplinks, tunnels and interfaces with an error only.
@@ -87,9 +87,9 @@ class OvsConf:
     ovn_remote: str | None
     encap_types: tuple[str, ...]
     encap_ips: tuple[str, ...]
+    ovn_settings: Mapping[str, str]
     integration_bridge: str
     remembered_ids: tuple[str, ...]
-    ovs_version: str | None
     schema_version: str | None
     bridges: tuple[Bridge, ...]
     interfaces: tuple[Interface, ...]
@@ -144,8 +144,10 @@ class BridgeFlows:
 
     Attributes:
         from_port: OpenFlow port -> flows of table 0 that take packets from it, of the ports that were asked for.
+        unasked: ports in doubt that were too many to be asked for.
     """
 
     bridge: str
     flows: int
     from_port: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
+    unasked: int = 0

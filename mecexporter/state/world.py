@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003  # the state file is read into Identity by its types
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -10,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 from mecexporter.state.observed import Absent, Fresh, Observed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from mecexporter.errors import Reason
     from mecexporter.state.host import HostFacts
     from mecexporter.state.ovn import ChassisLookup, OvnController
@@ -65,14 +64,23 @@ class SourceStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """The id under which this node was last healthy, and what it was told then (to put it back)."""
+    """The id under which this node was last healthy, and what it was told then (to put it back).
+
+    Attributes:
+        origin: where the id came from: ``commandline``, ``override`` or ``ovsdb``.
+        since: Unix time at which it was remembered.
+        settings: external_ids of Open_vSwitch that ovn-controller reads, see :class:`mecexporter.state.ovs.OvsConf`.
+    """
 
     system_id: str
+    origin: str
     since: float
-    ovn_remote: str | None = None
-    encap_types: tuple[str, ...] = ()
-    encap_ips: tuple[str, ...] = ()
-    hostname: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def hostname(self) -> str | None:
+        """external_ids:hostname as it was then."""
+        return self.settings.get("hostname")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,10 +168,9 @@ class World:
         if isinstance(self.host, Fresh):
             found["kernel"] = self.host.value.kernel
         if isinstance(self.ovs, Fresh):
-            found["ovs"] = self.ovs.value.ovs_version
             found["ovs_schema"] = self.ovs.value.schema_version
         if isinstance(self.vswitchd, Fresh):
-            found["ovs"] = self.vswitchd.value.version or found.get("ovs")
+            found["ovs"] = self.vswitchd.value.version
         if isinstance(self.ovn_controller, Fresh):
             found["ovn"] = self.ovn_controller.value.version
         return {component: version for component, version in found.items() if version}

@@ -148,6 +148,7 @@ def _lines(document: FindingsDocument, sources: SourcesDocument, now: float) -> 
 
 _NO_SOURCES = {
     "internal": "the check itself failed; the exporter's log has the traceback",  # checks.ledger
+    "memory": "memory: this node was not yet seen healthy for grace.identity without a break: nothing to compare with",
     "time": "seen now, but not for long enough to report: the running service can tell",  # cli: read by itself, once
 }
 
@@ -156,5 +157,5 @@ def _why(source: str, item: SourceItem | None, now: float) -> str:
     if source in _NO_SOURCES:
         return _NO_SOURCES[source]
     if item is None or item["since"] is None:
-        return f"{source}: {(item and item['why']) or 'its answer does not tell'}"
+        return f"{source}: {(item and item['why']) or 'it answers, but that does not tell yet'}"
     return f"{source}: {item['why']}; no answer since {local_time(item['since'])} (for {duration(now - item['since'])})"

@@ -113,7 +113,7 @@ class _Pages:
 
     async def forget(self, request: web.Request) -> web.Response:
         try:
-            self._site.forget(request.match_info["what"])
+            await self._site.forget(request.match_info["what"])
         except MecExporterError as error:
             return web.Response(status=400, text=f"{error}\n")
         return web.Response(status=204)

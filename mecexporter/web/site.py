@@ -17,7 +17,7 @@ class Site(Protocol):
     def ready(self) -> bool:
         """Whether the first round of every enabled source is done, well or badly."""
 
-    def forget(self, what: str) -> None:
+    async def forget(self, what: str) -> None:
         """Drop what state_dir remembers of a role, ``northd`` or ``identity``; asked for on the local socket only.
 
         Raises:

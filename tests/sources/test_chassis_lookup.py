@@ -11,7 +11,7 @@ import pytest
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.chassis_lookup import ChassisLookupSource
-from mecexporter.sources.jsonrpc import TlsFiles
+from mecexporter.sources.wire.endpoint import TlsFiles
 from mecexporter.state.host import IdFile
 from mecexporter.state.ovn import Chassis, ChassisLookup
 from tests.faults.servers import hostile, silent

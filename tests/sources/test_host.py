@@ -12,7 +12,7 @@ import pytest
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.host import DEFAULT_ID_FILE, HostPaths, HostSource
-from tests.sources.test_jsonrpc import another_user
+from tests.sources.wire.test_jsonrpc import another_user
 from tests.waiting import eventually
 from tests.worlds import healthy_compute
 

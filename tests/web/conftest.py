@@ -44,7 +44,7 @@ class FakeSite:
     def ready(self) -> bool:
         return self.is_ready
 
-    def forget(self, what: str) -> None:
+    async def forget(self, what: str) -> None:
         if what != "identity":
             raise MecExporterError(f"nothing is remembered as {what!r}")
         self.forgotten.append(what)

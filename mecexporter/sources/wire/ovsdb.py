@@ -11,7 +11,8 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mecexporter.errors import Reason, SourceError
-from mecexporter.sources.jsonrpc import MAX_BYTES, Endpoint, JsonRpcStream, KeptStream, TlsFiles, within
+from mecexporter.sources.wire.endpoint import Endpoint, TlsFiles, within
+from mecexporter.sources.wire.jsonrpc import MAX_BYTES, JsonRpcStream, KeptStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

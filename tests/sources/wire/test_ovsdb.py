@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from mecexporter.errors import Reason, SourceError
-from mecexporter.sources.jsonrpc import Endpoint, TlsFiles
-from mecexporter.sources.ovsdb_wire import Column, OvsdbClient, Shape, as_atom, as_map, as_optional, as_set
+from mecexporter.sources.wire.endpoint import Endpoint, TlsFiles
+from mecexporter.sources.wire.ovsdb import Column, OvsdbClient, Shape, as_atom, as_map, as_optional, as_set
 from tests.faults.servers import JSON, hostile, says
 from tests.sources.daemons import OvsdbServer, run, running, short_dir
-from tests.sources.test_jsonrpc import WANTED, answers, bounded, failure, patience
+from tests.sources.wire.test_jsonrpc import WANTED, answers, bounded, failure, patience
 
 DB = "OVN_Southbound"
 UUID = "0f5a4b6c-0000-4000-8000-000000000001"

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mecexporter.errors import Reason, SourceError
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+# One thread makes all connections: ovs asks libuuid for a UUID, which keeps a file open for each thread that ever did.
+_builder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="copies")
+_JOIN = 2.0  # seconds in which a thread that was told to end does, or is left behind
 
 Tables = dict[str, Any]
 """Table name -> ovs' table object; its rows live and must not leave the freezing function."""
@@ -91,13 +96,13 @@ class Replica(Generic[T]):
             return  # _start() will see it
         with contextlib.suppress(AttributeError, OSError):  # not connected
             connection.idl._session.rpc.stream.socket.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  # there is no other way
-        if connection.thread is not None and not connection.stop(self._timeout):
+        if connection.thread is not None and not connection.stop(_JOIN):
             log.warning("the thread of an OVSDB copy has not ended", extra={"endpoint": self._endpoint})
 
     def _start(self) -> None:
         connection, failure = None, None
         try:
-            connection = self._connect()
+            connection = _builder.submit(self._connect).result()
             with self._lock:
                 self._connection = connection
                 stopped = self._stopped
@@ -112,7 +117,7 @@ class Replica(Generic[T]):
                 self._failure = failure
         if connection is not None and (stopped or failure is not None):  # nobody else ends what has been begun
             if connection.thread is not None:
-                connection.stop(self._timeout)
+                connection.stop(_JOIN)
             else:
                 connection.idl.close()
 

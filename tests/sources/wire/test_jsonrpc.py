@@ -18,8 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mecexporter.errors import Reason, SourceError
-from mecexporter.sources import jsonrpc
-from mecexporter.sources.jsonrpc import Endpoint, Framer, JsonRpcStream, KeptStream, TlsFiles, denied
+from mecexporter.sources.wire import jsonrpc
+from mecexporter.sources.wire.endpoint import Endpoint, TlsFiles
+from mecexporter.sources.wire.files import denied
+from mecexporter.sources.wire.jsonrpc import Framer, JsonRpcStream, KeptStream
 from tests.faults.servers import JSON, Behaviour, Hostile, hostile, says, silent
 from tests.sources.daemons import short_dir
 from tests.waiting import eventually

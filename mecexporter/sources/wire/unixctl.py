@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from typing import TYPE_CHECKING
 
 from mecexporter.errors import Reason, SourceError
-from mecexporter.sources.jsonrpc import MAX_BYTES, Endpoint, KeptStream, denied, within
+from mecexporter.sources.wire.endpoint import Endpoint, within
+from mecexporter.sources.wire.files import read_small
+from mecexporter.sources.wire.jsonrpc import MAX_BYTES, KeptStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,19 +25,11 @@ def locate_by_pidfile(run_dir: Path, daemon: str) -> Path:
     """
     pidfile = run_dir / f"{daemon}.pid"
     try:
-        # Not blocking, as a FIFO in its place would hold us for ever.
-        descriptor = os.open(pidfile, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-            content = os.read(descriptor, 64) if regular else b""
-        finally:
-            os.close(descriptor)
-    except PermissionError:
-        raise denied(pidfile, "read") from None
-    except (FileNotFoundError, NotADirectoryError):
-        raise SourceError(Reason.MISSING, f"no {pidfile}: {daemon} is not running here") from None
-    except OSError as error:
-        raise SourceError(Reason.GARBAGE, f"{pidfile}: {error.strerror}") from None
+        content = read_small(pidfile, 64)
+    except SourceError as error:
+        if error.reason is Reason.MISSING:
+            raise SourceError(Reason.MISSING, f"no {pidfile}: {daemon} is not running here") from None
+        raise
     if (pid := re.fullmatch(rb"([1-9]\d{0,9})\n", content)) is None:
         raise SourceError(Reason.GARBAGE, f"{pidfile}: holds {content[:20]!r}, not a pid and a newline")
     return run_dir / f"{daemon}.{pid[1].decode()}.ctl"

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from mecexporter.errors import Reason
-from mecexporter.sources.openflow import flow_counts
+from mecexporter.sources.wire.openflow import flow_counts
 from tests.faults.servers import OPENFLOW, Behaviour, drips, hostile, silent
 from tests.sources.daemons import Node, ovs_node, run
-from tests.sources.test_jsonrpc import WANTED, bounded, failure, patience
+from tests.sources.wire.test_jsonrpc import WANTED, bounded, failure, patience
 
 HELLO = struct.pack("!BBHI", 4, 0, 8, 9)
 

@@ -1,0 +1,1 @@
+"""How the sources speak: bounded clients for control sockets, OVSDB, OpenFlow and small files."""
