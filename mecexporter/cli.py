@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mecexporter.app import Engine
+    from mecexporter.metrics.registry import View
     from mecexporter.web.findings import FindingsDocument
     from mecexporter.web.sources import SourcesDocument
 
@@ -260,16 +261,17 @@ async def _read_alone(config: Config) -> tuple[FindingsDocument, SourcesDocument
 
 
 def _once(options: argparse.Namespace) -> int:
-    config = _load(options)
-    logs.set_up(logging.ERROR)
-    sys.stdout.buffer.write(asyncio.run(_one_round(config)))
-    return 0
-
-
-async def _one_round(config: Config) -> bytes:
     from mecexporter.metrics.registry import discover  # noqa: PLC0415  # other commands render nothing
     from mecexporter.metrics.render import Renderer  # noqa: PLC0415  # as above
 
+    config = _load(options)
+    logs.set_up(logging.ERROR)
+    sys.stdout.buffer.write(Renderer(discover()).render(asyncio.run(_one_round(config))))
+    return 0
+
+
+async def _one_round(config: Config) -> View:
+    """What every source says when asked once."""
     engine = _engine(config, read_only=True)
     work = asyncio.create_task(engine.run())
     try:
@@ -283,7 +285,7 @@ async def _one_round(config: Config) -> bytes:
         work.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await work
-    return Renderer(discover()).render(view)
+    return view
 
 
 def _catalogue(options: argparse.Namespace) -> int:
@@ -297,7 +299,19 @@ def _catalogue(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> int:
-    yaml.safe_dump(effective(_load(options)), sys.stdout, sort_keys=False, allow_unicode=True)
+    from mecexporter.web.sources import sources_document  # noqa: PLC0415  # other commands need no web layer
+    from mecexporter.web.text import visible  # noqa: PLC0415  # as above
+
+    config = _load(options)
+    yaml.safe_dump(effective(config), sys.stdout, sort_keys=False, allow_unicode=True)
+    logs.set_up(logging.CRITICAL)
+    found = sources_document(asyncio.run(_one_round(config)))
+    print("# found on this host:")
+    print(f"#   hostname: {visible(found['hostname'])}")
+    print(f"#   roles: {', '.join(found['roles']) or 'none'}")
+    for source in found["sources"]:
+        if source["applicable"]:
+            print(f"#   {source['source']}: {visible(source['why'] or 'answers')}")
     return 0
 
 

@@ -81,7 +81,7 @@ def test_runs_without_any_privilege_but_roots_id(tmp_path: Path) -> None:
         "privileged": False,
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
+        "capabilities": {"drop": ["ALL"], "add": ["DAC_OVERRIDE"]},
     }
     assert pod["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
     assert pod["automountServiceAccountToken"] is False
@@ -112,7 +112,7 @@ def test_config_is_passed_through(tmp_path: Path) -> None:
         "roles": ["compute"],
         "intervals": {"live": "5s"},
         "web": {"local_socket": "/run/mecexporter/a.sock", "listen": "0.0.0.0:9999"},
-        "host": {"proc": "/host/proc", "sysfs": "/host/sys"},
+        "host": {"proc": "/host/proc"},
     }
 
 

@@ -30,7 +30,7 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 def unit(tmp_path: Path) -> Path:
     """The unit as shipped, but for the program, which is not installed here."""
     copy = tmp_path / UNIT.name
-    copy.write_text(UNIT.read_text().replace("/usr/bin/mecexporter", "/bin/true"))
+    copy.write_text(UNIT.read_text().replace("/opt/mecexporter/bin/mecexporter", "/bin/true"))
     return copy
 
 

@@ -21,6 +21,6 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- define "mecexporter.config" -}}
 {{- $ours := dict
   "web" (dict "listen" (printf "0.0.0.0:%d" (int .Values.port)))
-  "host" (dict "proc" "/host/proc" "sysfs" "/host/sys") -}}
+  "host" (dict "proc" "/host/proc") -}}
 {{- toYaml (mergeOverwrite (deepCopy .Values.config) $ours) -}}
 {{- end -}}
