@@ -311,7 +311,7 @@ def _config(options: argparse.Namespace) -> int:
     print(f"#   roles: {', '.join(found['roles']) or 'none'}")
     for source in found["sources"]:
         if source["applicable"]:
-            print(f"#   {source['source']}: {visible(source['why'] or 'answers')}")
+            print(f"#   {source['source']}: {'answers' if source['up'] else visible(source['why'] or '')}")
     return 0
 
 

@@ -19,7 +19,7 @@ _SOURCE = re.compile(
     "ovs|vswitchd|openflow|ovn_controller|chassis_lookup|host|northd|sysfs|links|tc|ovs_flows|conntrack|neutron|placement"
     "|OVN_(North|South)bound@.+|nova@.+"
 )
-_CONNECTION = re.compile(r"unix:/.*|(?:tcp|ssl):(?:\[[^\[\]\s]+\]|[^\[\]:,\s]+):(?P<port>\d{1,5})")
+_CONNECTION = re.compile(r"unix:/.*|(?:tcp|ssl):(?:\[[^\[\]\s]+\]|[^\[\]:,\s]+)(?::(?P<port>\d{1,5}))?")
 _Wrong: TypeAlias = "tuple[list[str | int], str]"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _RATES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}

@@ -107,21 +107,20 @@ class ChassisLookupSource(Source[ChassisLookup]):
             raise SourceError(Reason.MISSING, "this node has no system-id to look up, or it can't be told")
         if not told.remote:
             raise SourceError(Reason.MISSING, "external_ids:ovn-remote is not set: no Southbound to ask")
-        try:
-            endpoints = list(Endpoint.parse_list(told.remote))
-        except ValueError as error:
-            raise SourceError(Reason.GARBAGE, f"ovn-remote: {error}") from None
-        random.shuffle(endpoints)
-        last: SourceError | None = None
-        for endpoint in endpoints:
+        remotes = [part.strip() for part in told.remote.split(",")]
+        random.shuffle(remotes)
+        share = self.deadline / len(remotes)
+        last = SourceError(Reason.GARBAGE, f"ovn-remote is {told.remote!r}")
+        for remote in remotes:
             try:
-                async with asyncio.timeout(self.deadline / len(endpoints)):
-                    return await self._ask(endpoint, told)
+                async with asyncio.timeout(share):
+                    return await self._ask(Endpoint.parse(remote), told)
             except SourceError as error:
                 last = error
+            except ValueError as error:
+                last = SourceError(Reason.GARBAGE, f"ovn-remote: {error}")
             except TimeoutError:
-                last = SourceError(Reason.TIMEOUT, f"{endpoint}: no answer within {self.deadline / len(endpoints):g} s")
-        assert last is not None  # noqa: S101  # parse_list gives one endpoint at least
+                last = SourceError(Reason.TIMEOUT, f"{remote}: no answer within {share:g} s")
         raise last
 
     def _remote(self, world: World) -> str | None:

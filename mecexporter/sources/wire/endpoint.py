@@ -18,6 +18,8 @@ from mecexporter.sources.wire.files import denied
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+DEFAULT_PORT = 6640
+"""OVSDB's, where a connection method names none (ovsdb(7))."""
 READ_BYTES = 256 << 10
 """What a stream takes in one go: asyncio's transports read no more at a time."""
 
@@ -45,21 +47,13 @@ class Endpoint:
         """
         if text.startswith(("/", "unix:/")):
             return cls("unix", text.removeprefix("unix:"))
-        form = re.fullmatch(r"(tcp|ssl):(?:\[([^\[\]\s]+)\]|([^\[\]:,\s]+)):(\d{1,5})", text)
-        if form is None or not 0 < int(form[4]) < 1 << 16:
+        form = re.fullmatch(r"(tcp|ssl):(?:\[([^\[\]\s]+)\]|([^\[\]:,\s]+))(?::(\d{1,5}))?", text)
+        port = int(form[4] or DEFAULT_PORT) if form else 0
+        if form is None or not 0 < port < 1 << 16:
             raise ValueError(
                 f"{text!r} is no endpoint: want unix:/path, /path, tcp:host:port, tcp:[v6]:port or ssl:host:port"
             )
-        return cls(form[1], form[2] or form[3], int(form[4]))
-
-    @classmethod
-    def parse_list(cls, text: str) -> tuple[Endpoint, ...]:
-        """Read what ``ovn-remote`` holds: one endpoint or several with commas between them.
-
-        Raises:
-            ValueError: one of them is none of the forms, or there is none.
-        """
-        return tuple(cls.parse(part.strip()) for part in text.split(","))
+        return cls(form[1], form[2] or form[3], port)
 
     def __str__(self) -> str:
         if self.kind == "unix":

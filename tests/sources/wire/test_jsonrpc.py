@@ -62,7 +62,7 @@ def test_endpoint(text: str, endpoint: Endpoint, canonical: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "unix:", "unix:db.sock", "db.sock", "tcp:host", "tcp::6642", "tcp:::1:6642", "tcp:host:0"),
+        *("", "unix:", "unix:db.sock", "db.sock", "tcp:", "tcp::6642", "tcp:::1:6642", "tcp:host:0"),
         *("tcp:host:65536", "tcp:ho st:1", "udp:host:1", "ssl:host:x", "tcp:host:1,", "tcp:host:1 ", "ptcp:6642"),
     ],
 )
@@ -72,10 +72,9 @@ def test_what_is_no_endpoint_is_said_with_the_forms_that_are(text: str) -> None:
     assert repr(text) in str(caught.value)
 
 
-def test_a_list_of_endpoints_as_ovn_remote_has_it() -> None:
-    assert Endpoint.parse_list("ssl:a:1, tcp:[::1]:2") == (Endpoint("ssl", "a", 1), Endpoint("tcp", "::1", 2))
-    with pytest.raises(ValueError, match="'' is no endpoint"):
-        Endpoint.parse_list("tcp:a:1,")
+def test_ovsdbs_own_port_where_none_is_named() -> None:
+    assert Endpoint.parse("tcp:host") == Endpoint("tcp", "host", 6640)
+    assert Endpoint.parse("ssl:[::1]") == Endpoint("ssl", "::1", 6640)
 
 
 # --- framing

@@ -47,9 +47,7 @@ def test_without_a_pidfile_the_daemon_is_not_running_here(tmp_path: Path, direct
     assert caught.value.reason is Reason.MISSING
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"12", b"0\n", b"12\n13\n", b"../../x\n", b"\xff\xfe\n", b"1" * 60 + b"\n"]
-)
+@pytest.mark.parametrize("content", [b"", b"12", b"0\n", b"12\n13\n", b"../../x\n", b"\xff\xfe\n", b"1" * 60 + b"\n"])
 def test_a_torn_or_foreign_pidfile_is_garbage(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "d.pid").write_bytes(content)
     with pytest.raises(SourceError, match=r"d\.pid: holds b'.*', not a pid and a newline") as caught:
