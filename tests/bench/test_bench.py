@@ -1,0 +1,21 @@
+"""The bench runs; how fast things are is for people to judge, not for a test on a shared machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.bench.measure import all_checks, large_scrape, on_a_node
+
+
+def test_price_of_the_checks_is_measured() -> None:
+    assert all_checks(10)
+
+
+def test_large_scrape_is_large() -> None:
+    [first, *_] = large_scrape()
+    assert int(first.what.removeprefix("scrape of ").partition(" ")[0]) > 9000
+
+
+@pytest.mark.root
+def test_a_node_is_measured() -> None:
+    assert {row.what for row in on_a_node(5, 2)} >= {"exporter, CPU", "ovs-vswitchd, CPU for us"}
