@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import msgspec
-import yaml
 
-from mecexporter.errors import ConfigError
 from mecexporter.state.world import Role, SystemIdPolicy
+from mecexporter.yamlfile import YamlFile
 
 SHORTEST_INTERVAL = 1.0
-MAX_BYTES = 1 << 20
 _SOURCE = re.compile(
     "ovs|vswitchd|openflow|ovn_controller|chassis_lookup|host|northd|sysfs|links|tc|ovs_flows|conntrack|neutron|placement"
     "|OVN_(North|South)bound@.+|nova@.+"
@@ -246,34 +244,10 @@ def load(path: Path | None, *, known_checks: frozenset[str]) -> Config:
     """
     if path is None:
         return Config()
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ConfigError(f"{path}: longer than {MAX_BYTES} bytes")
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text: byte {error.start}") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_twins(path, node, (), set())
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        raise ConfigError(f"{path}{f':{mark.line + 1}:{mark.column + 1}' if mark else ''}: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
-    if data is None:
-        data = {}
-    try:
-        config = msgspec.convert(data, Config, dec_hook=_decode)
-    except msgspec.ValidationError as error:
-        keys, why = _explain(str(error))
-        raise _wrong(path, node, keys, why) from None
+    file = YamlFile(path)
+    config = file.convert(Config, dec_hook=_decode)
     for keys, why in _values(config, known_checks):
-        raise _wrong(path, node, keys, why)
+        raise file.wrong(keys, why)
     return config
 
 
@@ -298,63 +272,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     return str(value) if isinstance(value, (Duration, Rate, StrEnum)) else value
-
-
-def _explain(message: str) -> tuple[list[str | int], str]:
-    """Take msgspec's words apart: (keys, what is wrong)."""
-    why, _, where = message.partition(" - at `")
-    if where.startswith("key"):
-        why, where = "a key must be text", where.partition("` in `")[2]
-    where = where.replace("[...]", "")  # some entry of a mapping
-    keys: list[str | int] = [
-        int(index) if index else key for key, index in re.findall(r"\.([^.\[`]+)|\[(\d+)\]", where)
-    ]
-    if found := re.fullmatch(r"Object contains unknown field `(.*)`", why):
-        return [*keys, found[1]], "no such key"
-    return keys, why[:1].lower() + why[1:]
-
-
-def _wrong(path: Path, node: yaml.Node | None, keys: list[str | int], why: str) -> ConfigError:
-    name = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
-    mark = _mark(node, keys)
-    return ConfigError(f"{path}{f':{mark.line + 1}' if mark else ''}: {name or 'the file'}: {why}")
-
-
-def _mark(node: yaml.Node | None, keys: list[str | int]) -> yaml.Mark | None:
-    """Where in the file a key stands; as far in as it can be followed."""
-    mark = None
-    for key in keys:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == key), None)
-            if pair is None:
-                break
-            mark, node = pair[0].start_mark, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
-            node = node.value[key]
-            mark = node.start_mark
-        else:
-            break
-    return mark
-
-
-def _refuse_twins(path: Path, node: yaml.Node | None, within: tuple[str, ...], looked_at: set[int]) -> None:
-    """YAML's loader takes the last of two equal keys and says nothing.
-
-    Args:
-        path: the file.
-        node: a value in it, which aliases may show in many places.
-        within: the keys that lead to it.
-        looked_at: nodes (by ``id``) that need no second look.
-    """
-    if isinstance(node, yaml.MappingNode) and id(node) not in looked_at:
-        looked_at.add(id(node))
-        seen: set[str] = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                name = ".".join((*within, key.value))
-                raise ConfigError(f"{path}:{key.start_mark.line + 1}: {name}: the key is there twice")
-            seen.add(str(key.value))
-            _refuse_twins(path, value, (*within, str(key.value)), looked_at)
 
 
 def _values(config: Config, known_checks: frozenset[str]) -> list[_Wrong]:

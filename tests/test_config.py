@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mecexporter.checks.base import discover
-from mecexporter.config import MAX_BYTES, Config, Duration, Rate, effective, load
+from mecexporter.config import Config, Duration, Rate, effective, load
 from mecexporter.errors import ConfigError
+from mecexporter.yamlfile import MAX_BYTES
 
 FIXTURES = Path(__file__).parent / "fixtures" / "config"
 CONTRACT = FIXTURES / "contract.yaml"

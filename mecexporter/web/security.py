@@ -16,16 +16,16 @@ import logging
 import re
 import secrets
 import ssl
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
-import yaml
 from aiohttp import BasicAuth, hdrs, web
 
 from mecexporter.errors import ConfigError
+from mecexporter.yamlfile import YamlFile
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Hashable, Mapping
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from aiohttp.typedefs import Handler
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 RENEWAL = 30.0
 """Seconds between two looks at whether the file, the certificate or the key changed."""
-MAX_FILE = 1 << 20  # bytes
 MAX_COST = 16  # a bcrypt of this cost takes some seconds, and each step more doubles it
 MAX_WAITING = 8
 """Passwords waiting to be verified, one at a time; more requests are turned away."""
@@ -233,40 +232,12 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
-class _OnceLoader(yaml.SafeLoader):
-    """YAML whose mappings name each key once; of two users of one name the second would silently win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for name, mark in ((str(key.value), key.start_mark) for key, _ in node.value):
-            if name in seen:
-                raise yaml.MarkedYAMLError(problem=f"{name!r} is there twice", problem_mark=mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
 def _read(path: Path) -> _File:
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(MAX_FILE + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    if len(content) > MAX_FILE:
-        raise ConfigError(f"{path}: longer than {MAX_FILE} bytes")
-    try:
-        raw = yaml.load(content, _OnceLoader)  # noqa: S506  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{path}{line}: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+    content = YamlFile(path)
     for key, instead in _UNSUPPORTED.items():
-        if _holds(raw, key):
-            raise ConfigError(f"{path}: {'.'.join(key)} is not supported by this exporter: {instead}")
-    try:
-        file = msgspec.convert({} if raw is None else raw, _File)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {str(error).replace('`$.', '`')}") from error
+        if _holds(content.data, key):
+            raise content.wrong(key, f"not supported by this exporter: {instead}")
+    file = content.convert(_File)
     _judge_tls(file.tls_server_config, path)
     _judge_headers(file.http_server_config, path)
     _judge_users(file.basic_auth_users or {}, path)

@@ -18,7 +18,17 @@ from mecexporter.web.findings import exit_status, findings_document, in_words, o
 from mecexporter.web.sources import sources_document
 from mecexporter.web.text import duration, encodable, local_time, visible
 from tests.web.conftest import needs_openflow
-from tests.worlds import NOW, READ, SYSTEM_ID, healthy_compute, healthy_host, reinstalled_compute, view_of, without
+from tests.worlds import (
+    NOW,
+    READ,
+    SYSTEM_ID,
+    changed,
+    healthy_compute,
+    healthy_host,
+    reinstalled_compute,
+    view_of,
+    without,
+)
 
 EVIL = "vm\n\x1b[31m\x07<b>\u202egpj\u200b\udcff"
 
@@ -137,15 +147,26 @@ def test_words_say_why_a_source_is_missing() -> None:
 
 def test_words_say_what_an_answer_could_not_tell() -> None:
     override = IdFile(
-        path="/etc/ovn/system-id-override",
+        path="/etc/system-id-override",
         content=None,
         trouble=Reason.PERMISSION,
-        why="/etc/ovn/system-id-override: user mec may not read it",
+        why="/etc/system-id-override: user mec may not read it",
     )
     host = Fresh(replace(healthy_host(), override_file=override), READ)
     v = View(replace(healthy_compute(), host=host), Report(unknown={"u": ("host", "ovs")}))
-    assert "  host: /etc/ovn/system-id-override: user mec may not read it\n" in words(v)
-    assert "  ovs: its answer does not tell\n" in words(v)
+    assert "  host: /etc/system-id-override: user mec may not read it\n" in words(v)
+    assert "  ovs: it answers, but that does not tell yet\n" in words(v)
+
+
+def test_words_say_what_is_missing_where_nothing_is_remembered() -> None:
+    world = replace(healthy_compute(), memory=replace(healthy_compute().memory, identity=None))
+    said = words(view_of(world))
+    assert "CANNOT TELL  system_id_changed\n  memory: this node was not yet seen healthy for grace.identity " in said
+
+
+def test_words_say_that_an_answer_does_not_tell_yet() -> None:
+    said = words(view_of(changed(healthy_compute(), "ovn_controller", txn_rises=(False,))))
+    assert "CANNOT TELL  ovn_controller_failing\n  ovn_controller: it answers, but that does not tell yet\n" in said
 
 
 def test_the_incident_in_words_carries_the_remedy() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import bcrypt
 import pytest
 
+from mecexporter import yamlfile
 from mecexporter.errors import ConfigError
 from mecexporter.web import security
 from mecexporter.web.security import Security
@@ -247,23 +248,23 @@ async def test_bcrypt_is_not_imported_without_need() -> None:
 
 
 WRONG = {
-    "tls_server_config: {cert_file: a": ":1: expected ',' or '}', but got '<stream end>'",
-    "[1]": ": Expected `object`, got `array`",
-    "a: \x01": ": not YAML: unacceptable character #x0001: special characters are not allowed\n",
-    "basic_auth_users: {a: x}\nbasic_auth_users: {}": ":2: 'basic_auth_users' is there twice",
-    "tls_config: {}": ": Object contains unknown field `tls_config`",
-    "tls_server_config: {certfile: a}": ": Object contains unknown field `certfile` - at `tls_server_config`",
-    "tls_server_config: {cert: x}": ": tls_server_config.cert is not supported by this exporter: name a file",
-    "tls_server_config: {client_allowed_sans: [a]}": ": tls_server_config.client_allowed_sans is not supported",
-    "rate_limit: {burst: 3}": ": rate_limit is not supported by this exporter",
+    "tls_server_config: {cert_file: a": ":1:34: expected ',' or '}', but got '<stream end>'",
+    "[1]": ": the file: expected `object`, got `array`",
+    "a: \x01": ": unacceptable character #x0001: special characters are not allowed",
+    "basic_auth_users: {a: x}\nbasic_auth_users: {}": ":2: basic_auth_users: the key is there twice",
+    "tls_config: {}": ":1: tls_config: no such key",
+    "tls_server_config: {certfile: a}": ":1: tls_server_config.certfile: no such key",
+    "tls_server_config: {cert: x}": ":1: tls_server_config.cert: not supported by this exporter: name a file",
+    "tls_server_config: {client_allowed_sans: [a]}": ":1: tls_server_config.client_allowed_sans: not supported",
+    "rate_limit: {burst: 3}": ":1: rate_limit: not supported by this exporter",
     "tls_server_config: {}": ": tls_server_config.cert_file is missing",
     "tls_server_config: {cert_file: server.crt}": ": tls_server_config.key_file is missing",
-    "tls_server_config: {min_version: TLS10}": ": Invalid enum value 'TLS10' - at `tls_server_config.min_version`",
+    "tls_server_config: {min_version: TLS10}": ":1: tls_server_config.min_version: invalid enum value 'TLS10'",
     TLS.replace(
         "}", ", min_version: TLS13, max_version: TLS12}"
     ): ": tls_server_config: min_version is above max_version",
     TLS.replace("}", ", client_auth_type: RequestClientCert}"): (
-        ": Invalid enum value 'RequestClientCert' - at `tls_server_config.client_auth_type`"
+        ":1: tls_server_config.client_auth_type: invalid enum value 'RequestClientCert'"
     ),
     TLS.replace(
         "}", ", client_ca_file: ca.crt}"
@@ -284,7 +285,7 @@ WRONG = {
     "basic_auth_users: {alice: hunter2}": ": basic_auth_users.'alice': not a bcrypt hash; make one with: htpasswd",
     f'basic_auth_users: {{"a:b": {HASH}}}': ": basic_auth_users.'a:b': no user can be called that",
     f"basic_auth_users: {{alice: {HASH.replace('$04$', '$31$')}}}": ": basic_auth_users.'alice': a bcrypt cost of 31",
-    "basic_auth_users: {alice: 7}": ": Expected `str`, got `int` - at `basic_auth_users[...]`",
+    "basic_auth_users: {alice: 7}": ":1: basic_auth_users: expected `str`, got `int`",
 }
 
 
@@ -309,7 +310,7 @@ async def test_files_that_are_not_there_or_do_not_fit(pki: Path) -> None:
     await openssl(pki, "ec", "-in", "server.key", "-out", "locked.key", "-aes128", "-passout", "pass:secret")
     with pytest.raises(ConfigError, match="cert_file, key_file"):
         loaded(pki, TLS.replace("server.key", "locked.key"))
-    os.truncate(web, security.MAX_FILE + 1)
+    os.truncate(web, yamlfile.MAX_BYTES + 1)
     with pytest.raises(ConfigError, match="longer than 1048576 bytes"):
         Security(web)
 
