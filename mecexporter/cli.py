@@ -164,8 +164,13 @@ async def _serve(config: Config, where: tuple[str, int], security: Any) -> None:
 
 
 def _engine(config: Config, *, read_only: bool = False) -> Engine:
-    from mecexporter.app import Engine  # noqa: PLC0415  # catalogue and config need no sources
+    from msgspec.structs import replace  # noqa: PLC0415  # for this one place
 
+    from mecexporter.app import Engine  # noqa: PLC0415  # catalogue needs no sources
+
+    if read_only:  # somebody waits for it
+        quick = replace(config.intervals, live=Duration(min(config.intervals.live, _ALONE_INTERVAL)))
+        config = replace(config, intervals=quick)
     store = Store(Path(config.host.state_dir))
     if not read_only and not store.claim():
         raise MecExporterError(f"another mecexporter keeps its state in {config.host.state_dir}: set host.state_dir")
@@ -232,13 +237,10 @@ class _LocalConnection(http.client.HTTPConnection):
 
 async def _read_alone(config: Config) -> tuple[FindingsDocument, SourcesDocument]:
     """Watch for a while without a service; what would need longer is 'cannot tell'."""
-    from msgspec.structs import replace  # noqa: PLC0415  # for this one place
-
     from mecexporter.web.findings import findings_document  # noqa: PLC0415  # other commands need no web layer
     from mecexporter.web.sources import sources_document  # noqa: PLC0415  # as above
 
-    quick = replace(config.intervals, live=Duration(min(config.intervals.live, _ALONE_INTERVAL)))
-    engine = _engine(replace(config, intervals=quick), read_only=True)
+    engine = _engine(config, read_only=True)
     work = asyncio.create_task(engine.run())
     began = time.monotonic()
     try:

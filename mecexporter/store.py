@@ -87,6 +87,7 @@ class Store:
         try:
             self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             self._claim = (self.path.parent / "lock").open("ab")
+            self._give_away(self._claim.fileno())
             fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
@@ -135,9 +136,7 @@ class Store:
             self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".state.")
             try:
-                if os.geteuid() == 0:  # root forgets for a service that runs as another user
-                    owner = self.path.parent.stat()
-                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
+                self._give_away(descriptor)
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(msgspec.json.format(msgspec.json.encode(saved, order="deterministic"), indent=2))
                     file.flush()
@@ -149,6 +148,12 @@ class Store:
                 raise
         except OSError as error:
             raise MecExporterError(f"{self.path} can't be written: {error.strerror}") from None
+
+    def _give_away(self, descriptor: int) -> None:
+        """To the directory's owner: root forgets for a service that runs as another user."""
+        if os.geteuid() == 0:
+            owner = self.path.parent.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
     def _put_aside(self, why: str) -> None:
         aside = self.path.with_name("state.json.unreadable")

@@ -9,6 +9,7 @@ import logging
 import os
 import resource
 import socket
+import threading
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from mecexporter.state.ovn import OvnController
 from mecexporter.state.world import Role, SystemIdPolicy
 from mecexporter.store import Saved, Store
 from tests.virtual_time import now, run_virtual, until
+from tests.waiting import eventually
 from tests.worlds import COMPUTE_SOURCES, HOSTNAME, NOW, SYSTEM_ID, healthy_compute, reinstalled_compute
 
 if TYPE_CHECKING:
@@ -49,8 +51,10 @@ class Double(Source[Any]):
     def __init__(self, name: str, says: object, interval: float = 15.0) -> None:
         self.name, self.roles, self.needs = name, REAL[name].roles, REAL[name].needs
         self.deadline, self.interval, self.says = REAL[name].deadline, interval, says
+        self.takes = 0.0
 
     async def read(self, world: World) -> Any:  # noqa: ARG002  # it says what it says
+        await until(now() + self.takes)
         if self.says is HANGS:
             await asyncio.Event().wait()
         if isinstance(self.says, Exception):
@@ -102,8 +106,14 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     monkeypatch.setattr(app, "make_clock", lambda: lambda: NOW + now())
     monkeypatch.setattr(app, "time", SimpleNamespace(time=lambda: NOW + now()))
     monkeypatch.setattr("mecexporter.sources.base.time", SimpleNamespace(monotonic=now))
+    monkeypatch.setattr(app, "aside", at_once)
     monkeypatch.setattr(socket, "gethostname", lambda: "kernel-name")
     return made
+
+
+async def at_once(function: Callable[..., Any], *args: object) -> Any:
+    """In place of aside(): a clock of our own has no time for threads."""
+    return function(*args)
 
 
 def scenario(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -217,6 +227,35 @@ class TestStaleness:
             assert "mec_check_findings{" not in text
 
         scenario(story)
+
+    def test_it_is_logged_once(self, node: Node, caplog: pytest.LogCaptureFixture) -> None:
+        node.doubles["openflow"].deadline = 1000.0
+
+        async def story() -> None:
+            async with node.running() as engine:
+                await until(2)
+                node.says(openflow=HANGS)
+                for moment in range(50, 200, 10):
+                    await until(moment)
+                    engine.view()
+
+        scenario(story)
+        lost = [r for r in caplog.records if r.getMessage() == "source lost"]
+        assert [(vars(r)["source"], vars(r)["reason"]) for r in lost] == [("openflow", Reason.STALE)]
+
+    @pytest.mark.parametrize("live", [1.0, 3.0])
+    def test_a_slow_read_is_there_all_the_time(self, node: Node, live: float, caplog: pytest.LogCaptureFixture) -> None:
+        node.doubles["ovs"].interval, node.doubles["ovs"].takes = live, 4.0
+
+        async def story() -> None:
+            async with node.running() as engine:
+                await until(6)
+                for second in range(6, 200):
+                    await until(second)
+                    assert isinstance(engine.view().world.ovs, Fresh), second
+
+        scenario(story)
+        assert "source lost" not in caplog.text
 
     def test_a_step_of_the_systems_clock_changes_no_age(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
         async def story() -> None:
@@ -340,12 +379,12 @@ class TestRoles:
                 await until(5)
                 self.vanish(node)
                 await until(60)
-                engine.forget("compute")
+                await engine.forget("compute")
                 assert engine.view().world.roles == frozenset()
                 assert found(engine) == {}
                 assert node.store.load().roles == frozenset()
                 with pytest.raises(MecExporterError, match="can't be forgotten"):
-                    engine.forget("everything")
+                    await engine.forget("everything")
 
         scenario(story)
 
@@ -353,7 +392,7 @@ class TestRoles:
         async def story() -> None:
             async with node.running() as engine:
                 await until(5)
-                engine.forget("compute")
+                await engine.forget("compute")
                 assert engine.view().world.roles == {Role.COMPUTE}
 
         scenario(story)
@@ -386,6 +425,49 @@ class TestRoles:
             async with node.running() as engine:
                 await until(5)
                 assert engine.view().world.roles == {Role.COMPUTE}
+
+        scenario(story)
+
+    @pytest.mark.parametrize("reason", [Reason.PERMISSION, Reason.TIMEOUT, Reason.GARBAGE, Reason.CLOSED])
+    def test_behind_a_database_that_does_not_tell_there_may_be_a_compute_node(self, node: Node, reason: Reason) -> None:
+        """It cannot tell, which is not 'all is well'; and what is presumed is not remembered."""
+        self.vanish(node)
+        hidden = SourceError(Reason.PERMISSION, "user x may not enter")
+        node.says(vswitchd=hidden, openflow=hidden, ovn_controller=hidden, ovs=SourceError(reason, "no"))
+
+        async def story() -> None:
+            async with node.running() as engine:
+                await until(60)
+                assert engine.view().world.roles == {Role.COMPUTE}
+                assert set(engine.view().report.unknown) == {c.name for c in engine.view().report.checks}
+                assert engine._saved().roles == frozenset()
+                assert engine.view().world.memory.roles == frozenset()
+                self.vanish(node)
+                await until(600)
+                assert engine.view().world.roles == frozenset(), "now it is known that there is nothing"
+                assert engine.view().world.applicable == {"host"}
+
+        scenario(story)
+
+    def test_nothing_is_presumed_while_the_first_copy_is_being_made(self, node: Node) -> None:
+        self.vanish(node)
+        node.says(ovs=SourceError(Reason.PENDING, "the first copy is being made"))
+
+        async def story() -> None:
+            async with node.running() as engine:
+                await until(60)
+                assert engine.view().world.roles == frozenset()
+
+        scenario(story)
+
+    def test_nor_where_roles_are_configured(self, node: Node) -> None:
+        node.config = msgspec.structs.replace(node.config, roles=[Role.CENTRAL])
+        node.says(ovs=SourceError(Reason.PERMISSION, "no"))
+
+        async def story() -> None:
+            async with node.running() as engine:
+                await until(30)
+                assert engine.view().world.roles == {Role.CENTRAL}
 
         scenario(story)
 
@@ -513,13 +595,69 @@ class TestFindings:
 
         scenario(story)
 
+    def test_a_node_named_on_the_commandline_whose_ovn_controller_is_stopped_is_one_finding(self, node: Node) -> None:
+        healthy = said(healthy_compute())
+        chassis = fields(healthy["chassis_lookup"].registered, name="cname")
+        lookup = fields(healthy["chassis_lookup"], system_id="cname", registered=chassis, of_hostname=(chassis,))
+        node.says(host=fields(healthy["host"], commandline_id="cname"), chassis_lookup=lookup)
+
+        async def story() -> None:
+            async with node.running() as engine:
+                await until(300)
+                assert found(engine) == {}, "adopted"
+                node.saved = engine._saved()
+            node.says(
+                host=fields(healthy["host"], commandline_id=None, commandline_why="no pidfile"),
+                ovn_controller=SourceError(Reason.MISSING, "no pidfile"),
+            )
+            async with node.running() as engine:
+                await until(600)
+                assert found(engine) == {"ovn_controller_disconnected": 1}, "also over a restart of the exporter"
+
+        scenario(story)
+
+    def test_a_wrong_id_that_was_there_first_is_never_taken_for_the_good_one(self, node: Node) -> None:
+        """Incident C2 with ovn-controller restarted, and only then the exporter's first start."""
+        node.saved = Saved(format=1)
+        wrong = said(reinstalled_compute())
+        node.says(**wrong | {"ovs": fields(wrong["ovs"], remembered_ids=(wrong["ovs"].system_id,))})
+
+        async def story() -> None:
+            async with node.running() as engine:
+                await until(300)
+                assert engine.view().world.memory.identity is None
+                assert "chassis_unregistered" in found(engine)
+                node.says(**said(healthy_compute()))
+                for moment in range(320, 900, 5):
+                    await until(moment)
+                    assert "system_id_changed" not in found(engine)
+                identity = engine.view().world.memory.identity
+                assert identity is not None
+                assert identity.system_id == SYSTEM_ID
+
+        scenario(story)
+
+    @pytest.mark.parametrize("source", ["openflow", "ovn_controller", "chassis_lookup"])
+    def test_a_source_that_is_disabled_does_not_leave_the_identity_unproven(self, node: Node, source: str) -> None:
+        node.saved = Saved(format=1)
+        node.config = msgspec.structs.replace(node.config, sources=type(node.config.sources)(disable=[source]))
+        node.says(ovs=fields(said(healthy_compute())["ovs"], remembered_ids=()))
+
+        async def story() -> None:
+            async with node.running() as engine:
+                await until(300)
+                assert engine.view().world.memory.identity is not None
+                assert engine.view().report.findings["system_id_changed"] == ()
+
+        scenario(story)
+
     def test_forgetting_the_identity_while_it_runs(self, node: Node) -> None:
         async def story() -> None:
             async with node.running() as engine:
                 node.says(ovs=fields(said(reinstalled_compute())["ovs"], remembered_ids=()))
                 await until(60)
                 assert found(engine)["system_id_changed"] == 1
-                engine.forget("identity")
+                await engine.forget("identity")
                 assert engine.view().world.memory.identity is None
                 assert engine.view().report.unknown["system_id_changed"] == ("memory",)
                 assert node.store.load().identity is None
@@ -548,9 +686,9 @@ def test_versions_and_when_each_changed(node: Node, caplog: pytest.LogCaptureFix
             assert now_seen["ovn"].version == "24.03.0"
             assert now_seen["ovn"].first_seen > seen["ovn"].first_seen
             assert now_seen["kernel"] == seen["kernel"]
-            node.says(ovn_controller=REFUSED)
+            node.says(ovn_controller=REFUSED, vswitchd=REFUSED)
             await until(80)
-            assert engine.view().world.memory.versions["ovn"] == now_seen["ovn"]
+            assert engine.view().world.memory.versions == now_seen
 
     scenario(story)
     assert caplog.text.count("version changed") == 1
@@ -572,6 +710,19 @@ def test_a_check_that_raises_stops_nothing(node: Node, monkeypatch: pytest.Monke
             assert report.findings["system_id_mismatch"] == ()
 
     scenario(story)
+
+
+class Hanging(Store):
+    """On a file system that does not answer until it is released."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.called, self.released = threading.Event(), threading.Event()
+
+    def _write(self, saved: Saved) -> None:
+        self.called.set()
+        self.released.wait(60)
+        super()._write(saved)
 
 
 class TestStateSaved:
@@ -606,6 +757,36 @@ class TestStateSaved:
         with contextlib.suppress(asyncio.CancelledError):
             await task
         assert (tmp_path / "state.json").exists()
+
+    async def test_a_state_dir_that_hangs_does_not_keep_it_from_ending(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(app, "_SAVE_AT_END", 0.1)
+        hangs = Hanging(tmp_path)
+        engine = self.engine(tmp_path)
+        engine._store = hangs
+        task = asyncio.create_task(engine.run())
+        try:
+            await eventually(hangs.called.is_set, 10, "a save hangs")
+            task.cancel()
+            async with asyncio.timeout(5):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        finally:
+            hangs.released.set()
+
+    async def test_forgetting_waits_for_the_disk_and_nothing_waits_for_that(self, tmp_path: Path) -> None:
+        hangs = Hanging(tmp_path)
+        engine = self.engine(tmp_path)
+        engine._store = hangs
+        forgetting = asyncio.create_task(engine.forget("central"))
+        try:
+            await eventually(hangs.called.is_set, 10, "the save hangs")
+            assert engine.view().world.roles == {Role.CENTRAL}, "it is configured"
+            assert not forgetting.done()
+        finally:
+            hangs.released.set()
+        await forgetting
 
     async def test_read_only_it_writes_nothing(self, tmp_path: Path) -> None:
         engine = self.engine(tmp_path, read_only=True)

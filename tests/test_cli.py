@@ -245,7 +245,7 @@ class Slow:
 
 
 REMEMBERED = Saved.of(
-    Memory(roles=frozenset({Role.COMPUTE}), identity=Identity(system_id="the old one", since=1.0)),
+    Memory(roles=frozenset({Role.COMPUTE}), identity=Identity(system_id="the old one", origin="ovsdb", since=1.0)),
     {"ovn_controller_disconnected": {"nobody": 1000.0}},
 )
 
@@ -614,7 +614,7 @@ def test_it_ends_in_time_beside_daemons_that_hang(host: Host) -> None:
 
 def test_two_on_one_host_do_not_take_each_others_socket(bare: Path) -> None:
     with service(bare) as first:
-        second = settings(bare)
+        second = settings(bare, host={"state_dir": f"{bare}/state of the second"})
         path = bare / "second.yaml"
         path.write_text(yaml.safe_dump(second))
         process = subprocess.Popen([*ME, "run", "--config", str(path)], stderr=subprocess.PIPE, text=True)

@@ -28,11 +28,13 @@ MEMORY = Memory(
     northd=True,
     identity=Identity(
         system_id='a "b" \n名',
+        origin="ovsdb",
         since=1_800_000_000.25,
-        ovn_remote="ssl:192.0.2.10:6642",
-        encap_types=("geneve",),
-        encap_ips=("192.0.2.1", "192.0.2.2"),
-        hostname="compute-1",
+        settings={
+            "ovn-remote": "ssl:192.0.2.10:6642",
+            "ovn-bridge-mappings": "physnet1:br-ex",
+            "hostname": "compute-1",
+        },
     ),
     nb_cfg_seen_under="x",
     id_file_seen=True,

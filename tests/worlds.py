@@ -47,6 +47,8 @@ READ = NOW - 2
 HOSTNAME = "compute-1"
 SYSTEM_ID = "3f2a8c1e-5b0d-4c57-9f0e-1f3c1e6a7b21"
 PEER = "c0ffee00-0000-4000-8000-000000000002"
+REMOTE = "ssl:192.0.2.10:6642"
+OVN_SETTINGS = {"hostname": HOSTNAME, "ovn-encap-ip": "192.0.2.1", "ovn-encap-type": "geneve", "ovn-remote": REMOTE}
 COMPUTE_SOURCES = frozenset({"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host"})
 
 
@@ -75,16 +77,16 @@ def healthy_ovs() -> OvsConf:
     return OvsConf(
         system_id=SYSTEM_ID,
         hostname=HOSTNAME,
-        ovn_remote="ssl:192.0.2.10:6642",
+        ovn_remote=REMOTE,
         encap_types=("geneve",),
         encap_ips=("192.0.2.1",),
+        ovn_settings=OVN_SETTINGS,
         integration_bridge="br-int",
         remembered_ids=(SYSTEM_ID,),
-        ovs_version="3.1.0",
         schema_version="8.3.1",
         bridges=(
-            Bridge(name="br-int", datapath_type="system", nb_cfg=7),
-            Bridge(name="br-ex", datapath_type="system", nb_cfg=None),
+            Bridge(name="br-int", nb_cfg=7),
+            Bridge(name="br-ex", nb_cfg=None),
         ),
         interfaces=(
             interface("br-int", kind=InterfaceKind.INTERNAL),
@@ -100,10 +102,9 @@ def healthy_ovs() -> OvsConf:
 def healthy_host() -> HostFacts:
     """system-id.conf holds the id in force; no override, no ``-n``."""
     return HostFacts(
-        boot_hostname=HOSTNAME,
         kernel="6.1.0-30-amd64",
         system_id_file=IdFile(path="/etc/openvswitch/system-id.conf", content=SYSTEM_ID),
-        override_file=IdFile(path="/etc/ovn/system-id-override", content=None, trouble=Reason.MISSING, why="not there"),
+        override_file=IdFile(path="/etc/system-id-override", content=None, trouble=Reason.MISSING, why="not there"),
         commandline_id=None,
         commandline_why=None,
         starts_from_file="/lib/systemd/system/ovs-vswitchd.service",
@@ -114,7 +115,6 @@ def healthy_host() -> HostFacts:
 def healthy_compute() -> World:
     """A compute node whose sources all answer, that is who it was, and of which every check says ok."""
     chassis = Chassis(name=SYSTEM_ID, hostname=HOSTNAME, encap_ips=("192.0.2.1",))
-    remote = "ssl:192.0.2.10:6642"
     versions = {"kernel": "6.1.0-30-amd64", "ovs": "3.1.0", "ovs_schema": "8.3.1", "ovn": "23.03.1"}
     return replace(
         empty_world(NOW, HOSTNAME, Settings()),
@@ -123,14 +123,7 @@ def healthy_compute() -> World:
         status={s: SourceStatus(last_success=READ, duration=0.004, rounds=4) for s in COMPUTE_SOURCES},
         memory=Memory(
             roles=frozenset({Role.COMPUTE}),
-            identity=Identity(
-                system_id=SYSTEM_ID,
-                since=NOW - 86400,
-                ovn_remote=remote,
-                encap_types=("geneve",),
-                encap_ips=("192.0.2.1",),
-                hostname=HOSTNAME,
-            ),
+            identity=Identity(system_id=SYSTEM_ID, origin="ovsdb", since=NOW - 86400, settings=OVN_SETTINGS),
             nb_cfg_seen_under=SYSTEM_ID,
             id_file_seen=True,
             versions={name: Version(version=v, first_seen=NOW - 86400) for name, v in versions.items()},
@@ -154,9 +147,7 @@ def healthy_compute() -> World:
             OvnController(version="23.03.1", connected=True, paused=False, txn_errors=0, txn_rises=(False,) * 3), READ
         ),
         chassis_lookup=Fresh(
-            ChassisLookup(
-                system_id=SYSTEM_ID, hostname=HOSTNAME, remote=remote, registered=chassis, of_hostname=(chassis,)
-            ),
+            ChassisLookup(system_id=SYSTEM_ID, remote=REMOTE, registered=chassis, ours=True, of_hostname=(chassis,)),
             READ,
         ),
         host=Fresh(healthy_host(), READ),
@@ -175,7 +166,7 @@ def reinstalled_compute() -> World:
                 healthy_ovs(),
                 system_id=new,
                 remembered_ids=(),
-                bridges=(Bridge(name="br-int", datapath_type="system", nb_cfg=None),),
+                bridges=(Bridge(name="br-int", nb_cfg=None),),
                 interfaces=(
                     interface("br-int", kind=InterfaceKind.INTERNAL),
                     interface("tapvm1", ovn_installed=False),
@@ -189,13 +180,7 @@ def reinstalled_compute() -> World:
             OvnController(version="23.03.1", connected=True, paused=False, txn_errors=15, txn_rises=(True,) * 4), READ
         ),
         chassis_lookup=Fresh(
-            ChassisLookup(
-                system_id=new,
-                hostname=HOSTNAME,
-                remote="ssl:192.0.2.10:6642",
-                registered=None,
-                of_hostname=(old,),
-            ),
+            ChassisLookup(system_id=new, remote=REMOTE, registered=None, ours=None, of_hostname=(old,)),
             READ,
         ),
         host=Fresh(

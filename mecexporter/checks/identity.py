@@ -61,12 +61,16 @@ def _seed(world: World, system_id: str, ovs: OvsConf) -> str | None:
     """Without a memory, the one id of which ovn-controller left a note, unless Southbound contradicts.
 
     After a reinstallation the only note can be that of the new, wrong id: so the id that is in force now is believed
-    only if Southbound has it.
+    only if Southbound has it or, where that is not to be asked, if ovn-controller does its work under it.
     """
     if len(ovs.remembered_ids) != 1:
         return None
     [noted] = ovs.remembered_ids
-    return None if noted == system_id and not _registered(world, system_id, ovs) else noted
+    if noted != system_id:
+        return noted
+    if "chassis_lookup" in world.applicable:
+        return noted if _registered(world, system_id, ovs) else None
+    return noted if _works(world) and _programmed(world, ovs.integration_bridge) else None
 
 
 def _healthy(world: World, system_id: str, memory: Memory) -> bool:

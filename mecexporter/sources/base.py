@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 DUTY_CYCLE = 0.25
-"""A source is busy for at most this share of the time, however slow its answers are."""
+"""A source is busy for at most this share of the time, unless its answers would be stale before the next."""
 
 _CHEAP = frozenset({Reason.MISSING, Reason.REFUSED, Reason.PERMISSION})
 """Failures that cost this host nothing: asking again at the usual pace finds the repair soonest."""
@@ -137,13 +137,14 @@ class Supervisor(Generic[T]):
         """Ask again and again until cancelled."""
         failing_since: float | None = None
         failures = 0
+        stirred = True
         try:
             while True:
                 while not self._ripe(self._world()):
                     self._asked = _NOTHING
                     self._poked.clear()
-                    await self._poked.wait()
-                if self.source.shared:  # what stirs this node stirs others
+                    stirred = await self._poked.wait()
+                if stirred and self.source.shared:  # what stirs this node stirs others
                     await asyncio.sleep(self._chance.uniform(0, self.source.retry or 0))
                 began, started = self._clock(), time.monotonic()
                 outcome = await self._ask(began, failing_since)
@@ -158,7 +159,7 @@ class Supervisor(Generic[T]):
                     failures = 0 if cheap else failures + 1
                     pause = self._backoff(failures, duration)
                 self._publish(self.source, outcome, self._status(outcome, duration))
-                await self._sleep(pause * self._chance.uniform(0.9, 1.1))
+                stirred = await self._sleep(pause * self._chance.uniform(0.9, 1.1))
         finally:
             await self.source.close()
 
@@ -201,15 +202,15 @@ class Supervisor(Generic[T]):
             rounds=self._rounds,
         )
 
-    async def _sleep(self, seconds: float) -> None:
-        """Until the time is up or the question has changed."""
+    async def _sleep(self, seconds: float) -> bool:
+        """Until the time is up or the question has changed; returns whether it has."""
         gap = min(_SOON, seconds)
         await asyncio.sleep(gap)
         try:
             async with asyncio.timeout(seconds - gap):
-                await self._poked.wait()
+                return await self._poked.wait()
         except TimeoutError:
-            return
+            return False
 
 
 def _rest(duration: float) -> float:

@@ -84,9 +84,7 @@ class ChassisLookupSource(Source[ChassisLookup]):
 
     def worth_asking(self, asked: Hashable, now: Hashable) -> bool:
         """Not for transactions that have ceased to fail."""
-        return not (
-            isinstance(asked, _Question) and isinstance(now, _Question) and replace(asked, failing=False) == now
-        )
+        return asked != now and not (isinstance(asked, _Question) and replace(asked, failing=False) == now)
 
     def pause(self, value: ChassisLookup) -> float:
         """Soon again while the node is not registered, or as another host: that is read twice, and its repair seen."""

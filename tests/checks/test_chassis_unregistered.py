@@ -19,7 +19,8 @@ NEW = "0badf00d-0000-4000-8000-000000000001"
 
 def registered(**fields: Any) -> World:
     chassis = replace(Chassis(name=SYSTEM_ID, hostname=HOSTNAME, encap_ips=("192.0.2.1",)), **fields)
-    return changed(healthy_compute(), "chassis_lookup", registered=chassis)
+    ours = chassis.may_be(HOSTNAME, ("192.0.2.1",))
+    return changed(healthy_compute(), "chassis_lookup", registered=chassis, ours=ours)
 
 
 def test_it_is_registered() -> None:
@@ -42,7 +43,7 @@ def test_without_memory_the_old_id_is_the_one_southbound_has_for_this_hostname()
 
 
 def test_a_node_that_never_registered_has_no_old_id() -> None:
-    world = changed(healthy_compute(), "chassis_lookup", registered=None, of_hostname=())
+    world = changed(healthy_compute(), "chassis_lookup", registered=None, ours=None, of_hostname=())
     assert "ovn-controller's log" in only_finding(chassis_unregistered, world).remedy
 
 
@@ -64,6 +65,10 @@ def test_whose_chassis_it_is(fields: dict[str, Any], ours: bool) -> None:
     if found:
         assert "not to this one" in found[0].summary
         assert "two hosts must not share one" in found[0].remedy
+
+
+def test_with_nothing_to_compare_it_cannot_tell_whose_it_is() -> None:
+    assert ask(changed(healthy_compute(), "chassis_lookup", ours=None)) == Unknown(("ovs",))
 
 
 @pytest.mark.parametrize("down", [{"connected": False}, {"paused": True}])

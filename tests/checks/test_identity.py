@@ -16,7 +16,7 @@ from mecexporter.state.observed import Fresh
 from mecexporter.state.ovn import Chassis
 from mecexporter.state.ovs import Bridge
 from mecexporter.state.world import Identity, Memory, Role
-from tests.worlds import HOSTNAME, NOW, SYSTEM_ID, changed, healthy_compute, reinstalled_compute, without
+from tests.worlds import HOSTNAME, NOW, OVN_SETTINGS, SYSTEM_ID, changed, healthy_compute, reinstalled_compute, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,7 +35,7 @@ def fold(memory: Memory, worlds: Iterable[World], step: float = 10.0) -> Memory:
 
 
 def known_as(system_id: str, **fields: Any) -> Memory:
-    return Memory(identity=Identity(system_id=system_id, since=NOW - 86400), **fields)
+    return Memory(identity=Identity(system_id=system_id, origin="ovsdb", since=NOW - 86400), **fields)
 
 
 def renamed() -> World:
@@ -57,20 +57,14 @@ def test_a_first_id_is_remembered_after_grace_and_not_before() -> None:
     world = without_keys(healthy_compute())
     assert id_of(fold(Memory(), [world] * 12)) is None
     memory = fold(Memory(), [world] * 13)
-    assert memory.identity == Identity(
-        system_id=SYSTEM_ID,
-        since=NOW + GRACE,
-        ovn_remote="ssl:192.0.2.10:6642",
-        encap_types=("geneve",),
-        encap_ips=("192.0.2.1",),
-        hostname=HOSTNAME,
-    )
+    assert memory.identity == Identity(system_id=SYSTEM_ID, origin="ovsdb", since=NOW + GRACE, settings=OVN_SETTINGS)
 
 
 def test_grace_is_as_configured() -> None:
     world = without_keys(healthy_compute())
     world = replace(world, settings=replace(world.settings, grace_identity=0.0))
-    assert id_of(fold(Memory(), [world])) == SYSTEM_ID
+    assert id_of(fold(Memory(), [world])) is None, "seen twice all the same"
+    assert id_of(fold(Memory(), [world] * 2)) == SYSTEM_ID
 
 
 def test_times_are_todays_though_the_systems_clock_was_stepped() -> None:
@@ -91,6 +85,7 @@ def test_nothing_new_is_the_same_object() -> None:
         pytest.param(changed(healthy_compute(), "ovn_controller", connected=False), id="not connected"),
         pytest.param(changed(healthy_compute(), "ovn_controller", paused=True), id="paused"),
         pytest.param(changed(healthy_compute(), "ovn_controller", txn_rises=(False, True)), id="a transaction failed"),
+        pytest.param(changed(healthy_compute(), "ovn_controller", txn_rises=()), id="never compared a counter"),
         pytest.param(changed(healthy_compute(), "openflow", flows=0), id="no flows"),
         pytest.param(changed(healthy_compute(), "openflow", bridge="br-old"), id="flows of another bridge"),
         pytest.param(changed(healthy_compute(), "ovs", bridges=()), id="no bridge"),
@@ -104,6 +99,18 @@ def test_nothing_new_is_the_same_object() -> None:
                 registered=Chassis(name=SYSTEM_ID, hostname="other", encap_ips=("198.51.100.1",)),
             ),
             id="registered by another host",
+        ),
+        pytest.param(
+            changed(
+                healthy_compute(),
+                "chassis_lookup",
+                registered=Chassis(name=SYSTEM_ID, hostname="other", encap_ips=("192.0.2.1",)),
+            ),
+            id="registered by another host, with our address",
+        ),
+        pytest.param(
+            changed(changed(healthy_compute(), "ovs", hostname=None), "chassis_lookup", ours=None),
+            id="registered, and nothing to compare with",
         ),
         *(
             pytest.param(without(healthy_compute(), source), id=f"{source} absent")
@@ -124,10 +131,41 @@ def test_what_is_no_sign_of_health_is_not_needed(source: str) -> None:
     assert id_of(fold(Memory(), [without(without_keys(healthy_compute()), source)] * 13)) == SYSTEM_ID
 
 
-def test_where_southbound_is_not_to_be_asked_the_other_signs_are_enough() -> None:
-    world = without(without_keys(healthy_compute()), "chassis_lookup", reason=Reason.PENDING)
-    world = replace(world, applicable=world.applicable - {"chassis_lookup"})
+def not_asked(world: World, source: str) -> World:
+    """Disabled, or not configured here."""
+    world = without(world, source, reason=Reason.PENDING)
+    return replace(world, applicable=world.applicable - {source})
+
+
+@pytest.mark.parametrize("source", ["chassis_lookup", "openflow", "ovn_controller"])
+def test_a_sign_that_is_not_to_be_asked_for_is_not_waited_for(source: str) -> None:
+    world = not_asked(without_keys(healthy_compute()), source)
     assert id_of(fold(Memory(), [world] * 13)) == SYSTEM_ID
+
+
+@pytest.mark.parametrize("source", ["openflow", "ovn_controller"])
+def test_a_rename_is_adopted_without_it_too(source: str) -> None:
+    assert id_of(fold(known_as(SYSTEM_ID), [not_asked(renamed(), source)] * 13)) == NEW
+
+
+def test_our_hostname_may_be_written_in_other_letters() -> None:
+    world = changed(without_keys(healthy_compute()), "ovs", hostname=HOSTNAME.upper())
+    assert id_of(fold(Memory(), [world] * 13)) == SYSTEM_ID
+
+
+def test_without_a_hostname_an_address_of_ours_will_do() -> None:
+    world = changed(without_keys(healthy_compute()), "ovs", hostname=None)
+    assert id_of(fold(Memory(), [world] * 13)) == SYSTEM_ID
+
+
+def test_where_the_id_comes_from_is_remembered() -> None:
+    world = changed(without_keys(healthy_compute()), "host", commandline_id=SYSTEM_ID)
+    memory = fold(Memory(), [world] * 13)
+    assert memory.identity is not None
+    assert memory.identity.origin == "commandline"
+    moved = fold(memory, [without_keys(healthy_compute())] * 13)
+    assert moved.identity is not None
+    assert moved.identity.origin == "ovsdb", "the same id, and proven again"
 
 
 def test_a_transaction_that_failed_a_while_ago_is_forgiven() -> None:
@@ -175,6 +213,24 @@ class TestSeeding:
         world = changed(reinstalled_compute(), "ovs", remembered_ids=keys)
         assert id_of(fold(Memory(), [world] * 30)) == seed
 
+    def test_a_single_key_of_the_id_in_force_is_believed_if_southbound_has_it(self) -> None:
+        """After the driver installer and a restart of ovn-controller the one key is that of the wrong id."""
+        wrong = changed(reinstalled_compute(), "ovs", remembered_ids=(NEW,))
+        assert id_of(fold(Memory(), [wrong] * 50)) is None
+        assert id_of(fold(Memory(), [without(healthy_compute(), "chassis_lookup", reason=Reason.TIMEOUT)] * 50)) is None
+        assert id_of(fold(Memory(), [healthy_compute()])) == SYSTEM_ID
+
+    def test_where_southbound_is_not_asked_if_ovn_controller_does_its_work(self) -> None:
+        wrong = changed(reinstalled_compute(), "ovs", remembered_ids=(NEW,))
+        assert id_of(fold(Memory(), [not_asked(wrong, "chassis_lookup")] * 50)) is None
+        assert id_of(fold(Memory(), [not_asked(healthy_compute(), "chassis_lookup")])) == SYSTEM_ID
+
+    def test_repaired_the_good_id_is_no_change(self) -> None:
+        wrong = changed(reinstalled_compute(), "ovs", remembered_ids=(NEW,))
+        repaired = changed(healthy_compute(), "ovs", remembered_ids=(NEW, SYSTEM_ID))
+        assert id_of(fold(Memory(), [wrong] * 20 + [repaired] * 12)) is None
+        assert id_of(fold(Memory(), [wrong] * 20 + [repaired] * 13)) == SYSTEM_ID
+
     def test_several_or_none_are_settled_by_health(self) -> None:
         world = changed(healthy_compute(), "ovs", remembered_ids=("older", SYSTEM_ID))
         assert id_of(fold(Memory(), [world] * 13)) == SYSTEM_ID
@@ -182,7 +238,7 @@ class TestSeeding:
     def test_the_seed_knows_the_values_to_put_back(self) -> None:
         memory = fold(Memory(), [changed(reinstalled_compute(), "ovs", remembered_ids=(SYSTEM_ID,))])
         assert memory.identity is not None
-        assert memory.identity.ovn_remote == "ssl:192.0.2.10:6642"
+        assert memory.identity.settings == OVN_SETTINGS
 
     def test_only_a_compute_node_has_an_identity(self) -> None:
         world = replace(healthy_compute(), roles=frozenset({Role.CENTRAL}))
@@ -197,7 +253,7 @@ class TestOvnNbCfg:
 
     @staticmethod
     def without_nb_cfg(world: World) -> World:
-        return changed(world, "ovs", bridges=(Bridge(name="br-int", datapath_type="system", nb_cfg=None),))
+        return changed(world, "ovs", bridges=(Bridge(name="br-int", nb_cfg=None),))
 
     def test_a_node_that_never_had_one_is_healthy(self) -> None:
         world = self.without_nb_cfg(without_keys(healthy_compute()))

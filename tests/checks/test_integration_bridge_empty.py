@@ -73,9 +73,11 @@ def test_the_flows_of_another_bridge_do_not_tell() -> None:
 
 
 def test_a_lost_remote_is_given_back_with_its_values() -> None:
-    remedy = only_finding(integration_bridge_empty, changed(reinstalled_compute(), "ovs", ovn_remote=None)).remedy
+    wiped = changed(reinstalled_compute(), "ovs", ovn_remote=None, ovn_settings={"hostname": HOSTNAME})
+    remedy = only_finding(integration_bridge_empty, wiped).remedy
     assert "ovn-remote is gone: ovs-vsctl set Open_vSwitch . " in remedy
     assert "external_ids:ovn-remote='\"ssl:192.0.2.10:6642\"'" in remedy
+    assert "hostname" not in remedy, "which is there"
 
 
 def test_a_switch_that_was_never_a_chassis_may_be_empty() -> None:

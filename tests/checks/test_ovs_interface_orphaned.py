@@ -51,6 +51,15 @@ def test_no_orphan(world: World) -> None:
     assert ask(world) == ()
 
 
+def test_ports_that_nobody_asked_for_may_be_orphans() -> None:
+    unasked = changed(with_vif({5: 1}), "openflow", unasked=1)
+    assert ask(unasked) == Unknown(("openflow",))
+
+
+def test_but_one_that_was_found_is_said() -> None:
+    only_finding(ovs_interface_orphaned, changed(with_vif({5: 0}), "openflow", unasked=1000))
+
+
 @pytest.mark.parametrize("down", [{"connected": False}, {"paused": True}])
 def test_with_ovn_controller_down_that_is_the_finding(down: dict[str, bool]) -> None:
     assert ask(changed(with_vif({5: 0}), "ovn_controller", **down)) == ()

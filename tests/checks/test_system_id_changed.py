@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from mecexporter.checks.base import Unknown
+from mecexporter.checks.base import Check, Unknown
 from mecexporter.checks.system_id_changed import system_id_changed
+from mecexporter.checks.system_id_mismatch import system_id_mismatch
+from mecexporter.checks.system_id_missing import system_id_missing
 from mecexporter.errors import Reason
 from mecexporter.state.host import IdFile
 from mecexporter.state.world import World
@@ -69,6 +71,35 @@ def test_the_order_of_origins_is_ovn_controllers(commandline: str | None, overri
 
 def test_an_override_to_the_remembered_id_is_well_whatever_the_database_says() -> None:
     assert ask(with_override(changed(healthy_compute(), "ovs", system_id=NEW), SYSTEM_ID)) == ()
+
+
+def given_on_the_commandline(world: World) -> World:
+    """A node that was last healthy under the name that ``-n`` gave it; the database has another id, or none."""
+    assert world.memory.identity is not None
+    identity = replace(world.memory.identity, system_id="cname", origin="commandline")
+    return replace(world, memory=replace(world.memory, identity=identity))
+
+
+@pytest.mark.parametrize("database", [SYSTEM_ID, "", None])
+@pytest.mark.parametrize("check", [system_id_changed, system_id_missing, system_id_mismatch], ids=lambda c: c.name)
+def test_an_id_of_the_commandline_is_in_force_while_ovn_controller_is_stopped(
+    database: str | None, check: Check
+) -> None:
+    """Its stop is one finding, ovn_controller_disconnected's."""
+    world = given_on_the_commandline(changed(healthy_compute(), "ovs", system_id=database))
+    stopped = without(changed(world, "host", commandline_why="no pidfile"), "ovn_controller", reason=Reason.MISSING)
+    assert check.ask(stopped) == ()
+
+
+def test_started_again_without_it_is_a_change() -> None:
+    finding = only_finding(system_id_changed, given_on_the_commandline(healthy_compute()))
+    assert "(from ovsdb)" in finding.summary
+    assert "last healthy as cname" in finding.summary
+
+
+def test_whoever_never_had_one_goes_by_the_database_though_the_process_cannot_be_seen() -> None:
+    assert ask(changed(healthy_compute(), "host", commandline_why="another pid namespace")) == ()
+    only_finding(system_id_changed, changed(reinstalled_compute(), "host", commandline_why="another pid namespace"))
 
 
 @pytest.mark.parametrize("nothing", ["", None])

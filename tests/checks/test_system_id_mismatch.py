@@ -1,6 +1,7 @@
 """system-id.conf against the database: what the next start will make of it."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,21 @@ def test_a_file_that_was_there_once_is_missed() -> None:
 def test_policy_file_misses_it_though_nothing_else_says_so() -> None:
     world = changed(with_file(None, SystemIdPolicy.FILE), "host", starts_from_file=None)
     only_finding(system_id_mismatch, replace(world, memory=replace(world.memory, id_file_seen=False)))
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [{"commandline_id": "cname"}, {"override_file": IdFile(path="/o", content="over")}],
+    ids=["commandline", "override"],
+)
+@pytest.mark.parametrize("file", [None, "", "another"])
+def test_where_the_id_comes_from_elsewhere_the_file_changes_nothing(file: str | None, instead: dict[str, Any]) -> None:
+    assert ask(changed(with_file(file), "host", **instead)) == ()
+
+
+def test_an_override_that_cannot_be_read_may_be_in_force() -> None:
+    hidden = IdFile(path="/o", content=None, trouble=Reason.PERMISSION)
+    assert ask(changed(with_file("another"), "host", override_file=hidden)) == Unknown(("host",))
 
 
 @pytest.mark.parametrize("trouble", [Reason.PERMISSION, Reason.GARBAGE, Reason.TOO_LARGE])

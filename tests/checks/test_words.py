@@ -13,8 +13,9 @@ from mecexporter.errors import Reason
 from mecexporter.state.host import IdFile
 from mecexporter.state.world import SystemIdPolicy, World
 from tests.sources.daemons import OvsdbServer, run, running, short_dir
-from tests.worlds import SYSTEM_ID, changed, healthy_compute, without
+from tests.worlds import OVN_SETTINGS, SYSTEM_ID, changed, healthy_compute, without
 
+GONE = IdFile(path="/f", content=None, trouble=Reason.MISSING)
 VALUES = [
     SYSTEM_ID,
     "compute-1.example.com",
@@ -61,6 +62,17 @@ def vsctl(database: str, rest: str) -> str:
     return in_shell(f"ovs-vsctl --no-wait --db={quoted(database)} {rest}")
 
 
+def external_ids(database: str) -> dict[str, str]:
+    """As the server holds them, by the protocol's own JSON."""
+    rows = json.loads(
+        in_shell(
+            f"ovsdb-client --timeout=10 transact {database} "
+            """'["Open_vSwitch",{"op":"select","table":"Open_vSwitch","where":[],"columns":["external_ids"]}]'"""
+        )
+    )[0]["rows"]
+    return dict(rows[0]["external_ids"][1])
+
+
 @pytest.mark.parametrize("value", VALUES)
 def test_a_shell_takes_what_is_quoted(value: str) -> None:
     assert in_shell(f"printf %s {quoted(value)}") == value
@@ -81,21 +93,55 @@ def test_ovs_vsctl_takes_what_is_quoted(database: str, value: str) -> None:
 def test_lost_settings_are_restored_by_one_command(database: str) -> None:
     world = healthy_compute()
     assert world.memory.identity is not None
-    remote = "ssl:192.0.2.10:6642,ssl:[2001:db8::1]:6642"
-    known = replace(
-        world.memory.identity, ovn_remote=remote, encap_types=("geneve", "vxlan"), encap_ips=("192.0.2.1", "192.0.2.2")
-    )
-    words = restore_settings(replace(world, memory=replace(world.memory, identity=known)))
+    settings = {
+        "hostname": "compute-1",
+        "ovn-bridge": "br-ovn",
+        "ovn-bridge-mappings": 'physnet1:br-ex,physnet 2:br-"x"',
+        "ovn-encap-ip": "192.0.2.1,192.0.2.2",
+        "ovn-encap-type": "geneve,vxlan",
+        "ovn-remote": "ssl:192.0.2.10:6642,ssl:[2001:db8::1]:6642",
+    }
+    wiped = changed(world, "ovs", ovn_remote=None, ovn_settings={})
+    known = replace(world.memory.identity, settings=settings)
+    words = restore_settings(replace(wiped, memory=replace(world.memory, identity=known)))
     assert words.startswith("ovs-vsctl set ")
-    vsctl(database, words.removeprefix("ovs-vsctl "))
-    for key, value in (
-        ("system-id", SYSTEM_ID),
-        ("ovn-remote", remote),
-        ("ovn-encap-type", "geneve,vxlan"),
-        ("ovn-encap-ip", "192.0.2.1,192.0.2.2"),
-        ("hostname", "compute-1"),
-    ):
-        assert vsctl(database, f"get Open_vSwitch . external_ids:{key}").strip().strip('"') == value
+    vsctl(database, f"clear Open_vSwitch . external_ids -- {words.removeprefix('ovs-vsctl ')}")
+    assert external_ids(database) == {"system-id": SYSTEM_ID} | settings
+
+
+def test_with_the_old_id_goes_the_old_address(database: str) -> None:
+    """The new one is by now the new Chassis' own: no other may have it."""
+    given = {"ovn-remote": "unix:/sb", "ovn-encap-ip": "198.51.100.7", "ovn-encap-type": "vxlan", "hostname": "x"}
+    world = changed(healthy_compute(), "ovs", ovn_settings=given)
+    world = changed(world, "host", system_id_file=GONE, starts_from_file=None)
+    world = replace(world, memory=replace(world.memory, id_file_seen=False))
+    command = put_back(world, "ovsdb", SYSTEM_ID).removesuffix("; then restart ovn-controller")
+    vsctl(database, f"clear Open_vSwitch . external_ids -- {command.removeprefix('ovs-vsctl ')}")
+    assert external_ids(database) == {
+        "system-id": SYSTEM_ID,
+        "ovn-encap-ip": "192.0.2.1",
+        "ovn-encap-type": "geneve",
+    }, "and nothing that ovn-controller can do without"
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"),
+    [
+        ("commandline", "correct -n in ovn-controller's options to me, and restart ovn-controller"),
+        ("override", "echo me > /etc/system-id-override, and restart ovn-controller"),
+    ],
+)
+def test_an_id_is_put_back_where_it_came_from(origin: str, words: str) -> None:
+    assert put_back(healthy_compute(), origin, "me") == words
+
+
+def test_an_id_that_did_not_come_from_the_database_is_not_put_there(database: str) -> None:
+    world = changed(healthy_compute(), "ovs", ovn_settings={"ovn-encap-ip": "192.0.2.1"})
+    assert world.memory.identity is not None
+    known = replace(world.memory.identity, origin="commandline")
+    words = restore_settings(replace(world, memory=replace(world.memory, identity=known)))
+    vsctl(database, f"clear Open_vSwitch . external_ids -- {words.removeprefix('ovs-vsctl ')}")
+    assert external_ids(database) == {k: v for k, v in OVN_SETTINGS.items() if k != "ovn-encap-ip"}, "what is lost"
 
 
 def test_without_memory_the_settings_are_named_not_guessed() -> None:
@@ -114,7 +160,6 @@ def test_the_old_id_is_put_back_by_what_can_be_pasted(database: str, tmp_path: P
     assert vsctl(database, "get Open_vSwitch . external_ids:system-id").strip() == '"the old: one"'
 
 
-GONE = IdFile(path="/f", content=None, trouble=Reason.MISSING)
 HIDDEN = IdFile(path="/f", content=None, trouble=Reason.PERMISSION)
 THERE = IdFile(path="/f", content="x")
 AUTO, FILE, IGNORE = SystemIdPolicy.AUTO, SystemIdPolicy.FILE, SystemIdPolicy.IGNORE

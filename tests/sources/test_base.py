@@ -63,6 +63,13 @@ class Even(random.Random):
         return (a + b) / 2
 
 
+class Late(random.Random):
+    """All the jitter there is."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return max(a, b)
+
+
 @dataclass
 class Bench:
     """A supervisor at work, and what it published."""
@@ -153,7 +160,7 @@ class TestWhenItAsks:
     ) -> None:
         source = Scripted(failing(reason), interval=interval)
         source.retry, source.shared = retry, shared
-        assert gaps(Bench(source).run(sum(expected) + 1).source.asked) == expected
+        assert gaps(Bench(source).run(sum(expected) + 9).source.asked) == expected
 
     def test_back_off_ends_with_the_first_answer(self) -> None:
         down = failing(Reason.GARBAGE)
@@ -176,9 +183,18 @@ class TestWhenItAsks:
         assert 10.5 < max(spread) <= 11
 
     def test_slow_answers_are_asked_for_a_quarter_of_the_time_at_most(self) -> None:
-        source = Scripted("slow", interval=1)
-        source.takes = 4
-        assert Bench(source).run(40).source.asked == [0, 16, 32]
+        source = Scripted("slow", interval=4)
+        source.takes = 2
+        assert Bench(source).run(20).source.asked == [0, 8, 16]
+
+    @pytest.mark.parametrize("interval", [1, 3, 15])
+    @pytest.mark.parametrize("takes", [2.5, 4.0, 4.4])
+    def test_but_a_slow_read_does_not_make_its_own_answer_stale(self, interval: float, takes: float) -> None:
+        source = Scripted("slow", interval=interval)
+        source.takes = takes
+        bench = Bench(source, chance=Late()).run(200)
+        told = [outcome.at for outcome in bench.outcomes if isinstance(outcome, Fresh)]
+        assert max(gaps(told)) <= source.lifetime
 
     def test_a_silent_source_is_asked_again_within_ten_intervals(self) -> None:
         assert Bench(Scripted(HANGS, interval=1)).run(40).source.asked == [0, 15, 30], "5 s of silence, 10 s of rest"
@@ -269,6 +285,34 @@ class TestPoke:
         bench = Bench(Scripted("a", interval=1800))
         bench.source.takes = 3
         assert self.questions(bench, (1, "id 1"), end=100) == [0, 4]
+
+
+class TestShared:
+    """Thousands of nodes ask the same server: what stirs one stirs others."""
+
+    @staticmethod
+    def source(interval: float = 1800.0) -> Scripted:
+        made = Scripted("a", interval=interval)
+        made.shared, made.retry = True, 20.0
+        return made
+
+    def test_it_waits_a_jitter_at_first_and_whenever_it_is_stirred_and_not_besides(self) -> None:
+        source = self.source(interval=600)
+        assert TestPoke.questions(Bench(source), (100, "id 1"), end=800) == [10, 110, 710]
+        assert TestPoke.questions(Bench(self.source(), chance=Late()), (100, "id 1"), end=300) == [20, 120]
+
+    def test_what_changes_while_it_waits_is_asked_once(self) -> None:
+        asked = TestPoke.questions(Bench(self.source()), (100, "id 1"), (105, "id 2"), end=300)
+        assert asked == [10, 110]
+
+    def test_a_question_that_is_not_worth_it_is_not_asked_but_its_contrary_is(self) -> None:
+        class Asks(Scripted):
+            def worth_asking(self, asked: Hashable, now: Hashable) -> bool:  # noqa: ARG002  # it is one-sided
+                return now == "it fails"
+
+        source = Asks("a", interval=1800)
+        changes = [(100, "it fails"), (200, "well"), (300, "it fails"), (350, "well"), (360, "well")]
+        assert TestPoke.questions(Bench(source), *changes, end=500) == [0, 100, 300]
 
 
 class TestWhatItPublishes:

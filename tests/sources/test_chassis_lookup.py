@@ -79,26 +79,43 @@ async def test_my_chassis_and_those_of_my_hostname(southbound: OvsdbServer) -> N
     mine = Chassis(name=ME, hostname=HOST, encap_ips=("192.0.2.1",))
     found = await ask(world(of(southbound)))
     assert replace(found, of_hostname=()) == ChassisLookup(
-        system_id=ME, hostname=HOST, remote=of(southbound), registered=mine, of_hostname=()
+        system_id=ME, remote=of(southbound), registered=mine, ours=True, of_hostname=()
     )
     assert set(found.of_hostname) == {mine, Chassis(name="old-id", hostname=HOST, encap_ips=("192.0.2.9",))}
 
 
 async def test_an_id_that_southbound_does_not_know(southbound: OvsdbServer) -> None:
     found = await ask(world(of(southbound), system_id="new-id"))
-    assert found.registered is None
+    assert (found.registered, found.ours) == (None, None)
     assert {c.name for c in found.of_hostname} == {ME, "old-id"}
 
 
 async def test_an_id_that_is_another_hosts(southbound: OvsdbServer) -> None:
     found = await ask(world(of(southbound), system_id="peer"))
     assert found.registered == Chassis(name="peer", hostname="compute-2", encap_ips=("192.0.2.2",))
+    assert found.ours is False
 
 
-async def test_without_a_hostname_the_id_is_enough(southbound: OvsdbServer) -> None:
-    found = await ask(world(of(southbound), hostname=None))
-    assert found.registered
-    assert (found.hostname, found.of_hostname) == (None, ())
+@pytest.mark.parametrize(
+    ("system_id", "hostname", "encap_ips", "ours"),
+    [
+        pytest.param(ME, HOST, (), True, id="the hostname"),
+        pytest.param(ME, HOST.upper(), ("198.51.100.1",), True, id="the hostname in other letters"),
+        pytest.param(ME, "renamed", ("198.51.100.1", "192.0.2.1"), True, id="an address"),
+        pytest.param(ME, None, ("192.0.2.1",), True, id="an address, with no hostname set"),
+        pytest.param(ME, "renamed", ("198.51.100.1",), False, id="neither"),
+        pytest.param(ME, "renamed", (), False, id="another hostname, with no address set"),
+        pytest.param(ME, None, (), None, id="nothing to compare with"),
+        pytest.param("new-id", HOST, ("192.0.2.1",), None, id="not registered"),
+    ],
+)
+async def test_whether_it_can_be_this_host(
+    southbound: OvsdbServer, system_id: str, hostname: str | None, encap_ips: tuple[str, ...], ours: bool | None
+) -> None:
+    asked = changed(world(of(southbound), system_id, hostname), "ovs", encap_ips=encap_ips)
+    found = await ask(asked)
+    assert found.ours is ours
+    assert (found.of_hostname == ()) is (hostname is None or hostname != HOST)
 
 
 @pytest.mark.parametrize("name", ["a\nb", 'say "hi"', "'; drop", "<b>", "名", "[]"])
@@ -227,25 +244,35 @@ class TestWhen:
     def test_without_its_makings_it_cannot_be_told(self, source: str) -> None:
         assert self.lookup.question(without(world("tcp:192.0.2.1:6642"), source)) is None
 
+    def test_only_transactions_that_begin_to_fail_are_worth_asking_for(self) -> None:
+        well = self.lookup.question(world("tcp:192.0.2.1:6642"))
+        failing = self.lookup.question(changed(world("tcp:192.0.2.1:6642"), "ovn_controller", txn_rises=(False, True)))
+        assert self.lookup.worth_asking(well, failing)
+        assert not self.lookup.worth_asking(failing, well), "at an end of trouble all nodes would ask at once"
+        assert not self.lookup.worth_asking(failing, failing)
+        assert not self.lookup.worth_asking(well, well)
+        other = self.lookup.question(world("tcp:192.0.2.1:6642", system_id="new"))
+        assert self.lookup.worth_asking(failing, other)
+
     def test_an_unregistered_node_is_looked_up_soon_then_ever_more_seldom(self) -> None:
         lookup = ChassisLookupSource(None, None, interval=1800, again=15)
         chassis = Chassis(name=ME, hostname=HOST, encap_ips=())
-        absent = ChassisLookup(system_id=ME, hostname=HOST, remote="r", registered=None, of_hostname=())
+        absent = ChassisLookup(system_id=ME, remote="r", registered=None, ours=None, of_hostname=())
         assert [lookup.pause(absent) for _ in range(5)] == [15, 30, 60, 120, 120]
-        assert lookup.pause(replace(absent, registered=chassis)) == 1800
+        assert lookup.pause(replace(absent, registered=chassis, ours=True)) == 1800
         assert lookup.pause(absent) == 15
 
     def test_so_is_one_that_is_registered_as_another_host(self) -> None:
         lookup = ChassisLookupSource(None, None, interval=1800, again=15)
         other = Chassis(name=ME, hostname="compute-2", encap_ips=())
-        found = ChassisLookup(system_id=ME, hostname=HOST, remote="r", registered=other, of_hostname=())
+        found = ChassisLookup(system_id=ME, remote="r", registered=other, ours=False, of_hostname=())
         assert [lookup.pause(found) for _ in range(3)] == [15, 30, 60], "a finding needs two reads"
-        assert lookup.pause(replace(found, registered=replace(other, hostname=HOST.lower()))) == 1800
-        assert lookup.pause(replace(found, hostname=None)) == 1800, "nothing to compare with"
+        assert lookup.pause(replace(found, ours=True)) == 1800, "by its address"
+        assert lookup.pause(replace(found, ours=None)) == 1800, "nothing to compare with"
 
     def test_never_more_seldom_than_configured(self) -> None:
         lookup = ChassisLookupSource(None, None, interval=20, again=15)
-        absent = ChassisLookup(system_id=ME, hostname=HOST, remote="r", registered=None, of_hostname=())
+        absent = ChassisLookup(system_id=ME, remote="r", registered=None, ours=None, of_hostname=())
         assert [lookup.pause(absent) for _ in range(3)] == [15, 20, 20]
 
 

@@ -39,11 +39,12 @@ def test_a_world_is_never_changed() -> None:
         world.now = 0.0  # type: ignore[misc]  # that it can't be is the point
 
 
-def test_vswitchds_own_version_is_newer_than_what_was_written_at_its_start() -> None:
+def test_the_version_of_open_vswitch_is_what_vswitchd_runs() -> None:
+    """Not what conf.db says: that would flip at each restart of an upgraded one."""
     world = changed(healthy_compute(), "vswitchd", version="3.1.1")
     assert world.versions()["ovs"] == "3.1.1"
-    assert without(world, "vswitchd").versions()["ovs"] == "3.1.0"
-    assert changed(world, "vswitchd", version=None).versions()["ovs"] == "3.1.0"
+    assert "ovs" not in without(world, "vswitchd").versions()
+    assert "ovs" not in changed(world, "vswitchd", version=None).versions()
 
 
 FILE = IdFile(path="/o", content="from override")

@@ -248,7 +248,7 @@ async def test_bcrypt_is_not_imported_without_need() -> None:
 
 
 WRONG = {
-    "tls_server_config: {cert_file: a": ":1:34: expected ',' or '}', but got '<stream end>'",
+    "tls_server_config: {cert_file: a": ":1:33: expected ',' or '}', but got '<stream end>'",
     "[1]": ": the file: expected `object`, got `array`",
     "a: \x01": ": unacceptable character #x0001: special characters are not allowed",
     "basic_auth_users: {a: x}\nbasic_auth_users: {}": ":2: basic_auth_users: the key is there twice",
