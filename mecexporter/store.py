@@ -86,13 +86,18 @@ class Store:
         """Be the one who writes here, until this process ends; False where another is already."""
         try:
             self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-            self._claim = (self.path.parent / "lock").open("ab")
-            self._give_away(self._claim.fileno())
-            fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+            claim = (self.path.parent / "lock").open("ab")
         except OSError:
             return True  # nobody can write, which save() says
+        self._claim = claim
+        try:
+            self._give_away(claim.fileno())
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            claim.close()
+            return False
+        except OSError as error:  # NFS without locks, for one: better a service without this guard than none
+            log.warning("state_dir can't be claimed", extra={"path": claim.name, "why": error.strerror})
         return True
 
     def load(self, *, keep_aside: bool = True) -> Saved:

@@ -27,6 +27,7 @@ from mecexporter.metrics import docs
 from mecexporter.state.world import Identity, Memory, Role
 from mecexporter.store import Saved, Store
 from mecexporter.web.findings import exit_status, in_words
+from tests.own_logging import restored
 from tests.sources.daemons import Daemon, Node, OvsdbServer, run, running, short_dir
 from tests.waiting import wait_until
 
@@ -56,7 +57,8 @@ def here(capsys: pytest.CaptureFixture[str]) -> Here:
     """The same in this process, for what ends before it reads or serves anything."""
 
     def run_here(*args: str) -> DONE:
-        status = cli.main(args)
+        with restored():
+            status = cli.main(args)
         return status, *capsys.readouterr()
 
     return run_here
@@ -288,6 +290,7 @@ def slow() -> Iterator[dict[str, Slow]]:
         pytest.param(["check", "--only"], 3, "expected at least one argument", id="check nothing"),
         pytest.param(["check", "--only", "bogus", "--json"], 3, "no check is called 'bogus'", id="no such check"),
         pytest.param(["check", "--only", "system_id_missing", "x y"], 3, "no check is called 'x y'", id="one of two"),
+        pytest.param(["check", "--only", "x", "--only", "system_id_missing"], 3, "no check is called 'x'", id="twice"),
     ],
 )
 def test_what_is_wrong_is_said_on_stderr_and_nowhere_else(here: Here, args: list[str], status: int, words: str) -> None:
@@ -352,13 +355,11 @@ def test_the_catalogue(here: Here) -> None:
 
 
 @pytest.mark.parametrize(("command", "status"), [("check", 3), ("config", 1)])
-def test_a_bug_of_ours_is_no_verdict(
-    here: Here, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, command: str, status: int
-) -> None:
+def test_a_bug_of_ours_is_no_verdict(here: Here, monkeypatch: pytest.MonkeyPatch, command: str, status: int) -> None:
     monkeypatch.setattr(cli, "load", lambda *_args, **_kwargs: 1 // 0)
-    done, out, _ = here(command)
+    done, out, err = here(command)
     assert (done, out) == (status, "")
-    assert "ZeroDivisionError" in caplog.text
+    assert "ZeroDivisionError" in err
 
 
 def test_a_reader_that_has_had_enough_is_no_trouble() -> None:
@@ -461,6 +462,39 @@ async def test_what_would_need_a_longer_look_is_said_to_need_time(host: Host, mo
     assert "ovs_interface_orphaned" not in document["ok"]
     assert exit_status(document) == 3
     assert "not for long enough to report" in in_words(document, sources, time.time())
+
+
+AS_NOBODY = """
+import os, sys
+import mecexporter.app, mecexporter.web.findings, mecexporter.web.sources
+from mecexporter import cli
+cli._SETTLED_AFTER = 1.0
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_check_by_a_user_who_may_see_nothing_cannot_tell(bare: Path) -> None:
+    """'All is well' would be a lie."""
+    bare.chmod(0o755)
+    locked = bare / "run"
+    locked.mkdir(mode=0o700)
+    config = settings(locked, host={"state_dir": f"{bare}/state"})
+    config["web"]["local_socket"] = None
+    path = written(bare, config)
+    done = subprocess.run(
+        [sys.executable, "-c", AS_NOBODY, "check", "--json", "--config", path],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    document = json.loads(done.stdout)
+    assert {u["check"] for u in document["unknown"]} == CHECKS
+    assert (document["findings"], document["not_applicable"], document["ok"]) == ([], [], [])
 
 
 def test_check_alone_where_nothing_applies(bare: Path) -> None:
@@ -610,6 +644,61 @@ def test_it_ends_in_time_beside_daemons_that_hang(host: Host) -> None:
         assert status == 0, running_service.log
         assert took < 5
         assert "Traceback" not in running_service.log
+
+
+def test_two_do_not_keep_their_state_in_one_place(bare: Path) -> None:
+    with service(bare, web={"local_socket": None}) as first:
+        status, out, err = mecexporter("run", "--config", first.config, "--listen", f"127.0.0.1:{free_port()}")
+        assert (status, out) == (1, "")
+        assert err == f"mecexporter: another mecexporter keeps its state in {bare}/state: set host.state_dir\n"
+        assert mecexporter("once", "--config", first.config)[0] == 0, "which writes nothing"
+        assert first.stop()[0] == 0
+    assert Store(bare / "state").load() == Saved(format=1)
+
+
+def test_forget_beside_a_service_without_a_local_socket_is_refused(bare: Path) -> None:
+    """It would write back what it still remembers."""
+    Store(bare / "state").save(REMEMBERED)
+    with service(bare, web={"local_socket": None}) as running_service:
+        status, out, err = mecexporter("forget", "identity", "--config", running_service.config)
+        assert (status, out) == (1, "")
+        assert f"keeps its state in {bare}/state/state.json: stop it first" in err
+        assert running_service.stop()[0] == 0
+    assert mecexporter("forget", "identity", "--config", running_service.config) == (0, "", "")
+    assert Store(bare / "state").load().identity is None
+
+
+def test_whoever_speaks_no_http_gets_his_answer_and_no_traceback(bare: Path) -> None:
+    hello = bytes.fromhex("16030100c8010000c403036b") + bytes(200)  # a TLS client's first words
+    with service(bare) as running_service:
+        for request in (hello, b"GET / HTTP/1.1\r\nX: " + b"a" * 9000 + b"\r\n\r\n", b"GET /\r\n\r\n", b"\0" * 100):
+            with socket.create_connection(("127.0.0.1", running_service.port), 10) as client:
+                client.sendall(request)
+                assert client.recv(100).startswith(b"HTTP/1.0 400 ")
+        assert running_service.get("/healthz")[0] == 200
+        assert running_service.stop()[0] == 0
+        assert "Traceback" not in running_service.log
+        assert "level=error" not in running_service.log
+
+
+@pytest.mark.parametrize("seen", ["frozenlist", "_http_parser", "markupsafe", "orjson", "serving"])
+def test_told_to_end_while_it_starts_it_ends_well(bare: Path, seen: str) -> None:
+    """At moments that its libraries, and then its log, tell."""
+    path = written(bare, settings(bare))
+    with (bare / "log").open("wb") as log:
+        process = subprocess.Popen([*ME, "run", "--config", path], stderr=log, stdout=log)
+
+    def reached() -> bool:
+        return seen in Path(f"/proc/{process.pid}/maps").read_text() or seen in (bare / "log").read_text()
+
+    try:
+        wait_until(reached, 20, f"it has come to {seen}")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0, (bare / "log").read_text()
+    finally:
+        process.kill()
+        process.wait(20)
+    assert "Traceback" not in (bare / "log").read_text()
 
 
 def test_two_on_one_host_do_not_take_each_others_socket(bare: Path) -> None:

@@ -60,6 +60,15 @@ def in_child(code: str, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=60, check=False)
 
 
+def claims(directory: Path) -> bool:
+    """Whether it can be claimed now; lets go of it again."""
+    store = Store(directory)
+    got = store.claim()
+    if store._claim is not None:
+        store._claim.close()
+    return got
+
+
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     Store(tmp_path).save(saved())
     loaded = Store(tmp_path).load()
@@ -173,6 +182,55 @@ except MecExporterError as error:
 """
 
 
+CLAIMS_AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from mecexporter.store import Store
+os.setgid(65534); os.setuid(65534)
+print(Store(Path(sys.argv[1])).claim())
+"""
+CLAIMS_AND_WAITS = """
+import sys
+from pathlib import Path
+from mecexporter.store import Store
+store = Store(Path(sys.argv[1]))
+print(store.claim(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_at_a_time_keeps_its_state_here_until_it_ends(tmp_path: Path) -> None:
+    directory = tmp_path / "not yet"
+    child = subprocess.Popen(
+        [sys.executable, "-c", CLAIMS_AND_WAITS, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "True\n"
+            assert not claims(directory)
+            assert claims(tmp_path), "another directory"
+            assert Store(directory).load() == fresh(), "reading needs no claim"
+        finally:
+            child.send_signal(signal.SIGKILL)
+            child.wait(20)
+    assert claims(directory)
+
+
+def test_where_there_are_no_locks_it_works_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_locks(*_args: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    assert claims(tmp_path)
+    assert "state_dir can't be claimed" in caplog.text
+
+
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
 class TestRights:
@@ -191,6 +249,24 @@ class TestRights:
         ], done.stderr
         assert "state can't be read" in done.stderr
         assert Store(tmp_path).load() == saved()
+
+    def test_what_root_writes_is_the_directorys_owners(self, tmp_path: Path) -> None:
+        """Root forgets for a service that runs as another user, which must be able to go on."""
+        os.chown(tmp_path, 65534, 65534)
+        assert claims(tmp_path)
+        Store(tmp_path).save(saved())
+        owners = {
+            (p.name, p.stat().st_uid, p.stat().st_gid, stat.S_IMODE(p.stat().st_mode)) for p in tmp_path.iterdir()
+        }
+        assert {o[:3] for o in owners} == {("state.json", 65534, 65534), ("lock", 65534, 65534)}
+        assert ("state.json", 65534, 65534, 0o600) in owners
+        done = in_child(AS_NOBODY, str(tmp_path))
+        assert done.stdout.splitlines() == ["False"], done.stderr
+        assert Store(tmp_path).load() == Saved(format=1, northd=True)
+
+    def test_a_claim_where_nobody_can_write_stands_in_nobodys_way(self, tmp_path: Path) -> None:
+        done = in_child(CLAIMS_AS_NOBODY, str(tmp_path))
+        assert done.stdout == "True\n", done.stderr
 
     def test_a_directory_that_we_may_not_write(self, tmp_path: Path) -> None:
         done = in_child(AS_NOBODY, str(tmp_path))

@@ -32,6 +32,7 @@ _CHEAP = frozenset({Reason.MISSING, Reason.REFUSED, Reason.PERMISSION})
 
 _NOTHING = object()  # differs from every question
 _LONGEST_BACKOFF = 300.0
+_SPREAD = 15.0  # seconds over which the nodes that one event stirs ask a shared server
 _SOON = 1.0  # a question that changes again and again is asked once in so many seconds
 
 
@@ -145,7 +146,7 @@ class Supervisor(Generic[T]):
                     self._poked.clear()
                     stirred = await self._poked.wait()
                 if stirred and self.source.shared:  # what stirs this node stirs others
-                    await asyncio.sleep(self._chance.uniform(0, self.source.retry or 0))
+                    await asyncio.sleep(self._chance.uniform(0, min(self.source.retry or 0, _SPREAD)))
                 began, started = self._clock(), time.monotonic()
                 outcome = await self._ask(began, failing_since)
                 duration = time.monotonic() - started

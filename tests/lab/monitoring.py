@@ -74,7 +74,11 @@ class Service:
     def start(self) -> None:
         """Starts it and waits until it is ready; LabError with its last words if it ends instead."""
         process = self.process = self.site.spawn(*self.command(), log=self.log)
-        wait_until(lambda: process.poll() is not None or self.ready(), SETTLE_TIMEOUT, f"{self.name} is ready")
+        try:
+            wait_until(lambda: process.poll() is not None or self.ready(), SETTLE_TIMEOUT, f"{self.name} is ready")
+        except BaseException:
+            self.stop(signal.SIGKILL)
+            raise
         if process.poll() is not None:
             words = self.log.read_text(errors="replace").strip().splitlines()[-5:]
             raise LabError(f"{self.name} ended with {process.returncode}: {' / '.join(words)}")

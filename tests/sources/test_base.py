@@ -291,19 +291,23 @@ class TestShared:
     """Thousands of nodes ask the same server: what stirs one stirs others."""
 
     @staticmethod
-    def source(interval: float = 1800.0) -> Scripted:
+    def source(interval: float = 1800.0, retry: float = 10.0) -> Scripted:
         made = Scripted("a", interval=interval)
-        made.shared, made.retry = True, 20.0
+        made.shared, made.retry = True, retry
         return made
 
     def test_it_waits_a_jitter_at_first_and_whenever_it_is_stirred_and_not_besides(self) -> None:
         source = self.source(interval=600)
-        assert TestPoke.questions(Bench(source), (100, "id 1"), end=800) == [10, 110, 710]
-        assert TestPoke.questions(Bench(self.source(), chance=Late()), (100, "id 1"), end=300) == [20, 120]
+        assert TestPoke.questions(Bench(source), (100, "id 1"), end=800) == [5, 105, 705]
+        assert TestPoke.questions(Bench(self.source(), chance=Late()), (100, "id 1"), end=300) == [10, 110]
+
+    def test_however_seldom_it_is_asked_it_does_not_wait_long_to_be_asked_at_first(self) -> None:
+        source = self.source(retry=3600)
+        assert TestPoke.questions(Bench(source, chance=Late()), (100, "id 1"), end=300) == [15, 115]
 
     def test_what_changes_while_it_waits_is_asked_once(self) -> None:
-        asked = TestPoke.questions(Bench(self.source()), (100, "id 1"), (105, "id 2"), end=300)
-        assert asked == [10, 110]
+        asked = TestPoke.questions(Bench(self.source()), (100, "id 1"), (102, "id 2"), end=300)
+        assert asked == [5, 105]
 
     def test_a_question_that_is_not_worth_it_is_not_asked_but_its_contrary_is(self) -> None:
         class Asks(Scripted):

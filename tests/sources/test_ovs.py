@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
 import threading
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.ovs import OvsSource, Traffic
+from mecexporter.sources.wire.ovsdb_live import Replica
 from mecexporter.state.ovs import Counters, Interface, InterfaceKind, OvsConf
 from tests.faults.servers import JSON, hostile
 from tests.sources.daemons import Node, OvsdbServer, ovs_node, run, running, short_dir
@@ -20,7 +24,6 @@ from tests.worlds import healthy_compute
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
 WORLD = healthy_compute()
 PATIENCE = 20
@@ -195,12 +198,102 @@ def threads() -> set[threading.Thread]:
     return {t for t in threading.enumerate() if t is not threading.main_thread()}
 
 
+def left(before: set[threading.Thread]) -> set[threading.Thread]:
+    """Threads since then, without the one that makes all copies of this process."""
+    return {t for t in threads() - before if not t.name.startswith("copies")}
+
+
 async def test_closed_it_leaves_no_thread(node: Node) -> None:
     before = threads()
     async with source(node) as ovs:
         await ovs.read(WORLD)
-        assert threads() - before
-    await eventually(lambda: not threads() - before, PATIENCE, "its threads have ended")
+        assert left(before)
+    await eventually(lambda: not left(before), PATIENCE, "its threads have ended")
+
+
+@pytest.fixture
+def slow_copies(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Copies that are not made before this is set, as where there are thousands of interfaces; no waiting for them."""
+    may = threading.Event()
+    connect = Replica._connect
+
+    def slowly(self: Replica[Any]) -> Any:
+        may.wait(PATIENCE)
+        return connect(self)
+
+    monkeypatch.setattr(Replica, "_connect", slowly)
+    monkeypatch.setattr("mecexporter.sources.ovs._PATIENCE", 0.05)
+    yield may
+    may.set()
+
+
+def has_copy(ovs: OvsSource) -> bool:
+    return ovs._replica is not None
+
+
+class TestFirstCopy:
+    """It may take longer than a read has."""
+
+    async def test_it_is_kept_over_reads_while_the_server_answers(
+        self, node: Node, slow_copies: threading.Event
+    ) -> None:
+        async with source(node) as ovs:
+            assert [await reason_of(ovs) for _ in range(3)] == [Reason.PENDING] * 3
+            replica = ovs._replica
+            assert replica is not None
+            slow_copies.set()
+            await eventually_reads(ovs, None)
+            assert ovs._replica is replica, "the one that was begun at first"
+
+    async def test_it_is_dropped_when_the_server_is_silent(self, node: Node, slow_copies: threading.Event) -> None:
+        async with source(node) as ovs:
+            ovs.deadline = 1.0
+            assert await reason_of(ovs) is Reason.PENDING
+            assert has_copy(ovs)
+            node.server.suspend()
+            try:
+                assert await reason_of(ovs) is Reason.TIMEOUT
+                assert not has_copy(ovs)
+            finally:
+                node.server.resume()
+            slow_copies.set()
+            await eventually_reads(ovs, None)
+
+    async def test_closing_leaves_nothing_behind(self, node: Node, slow_copies: threading.Event) -> None:
+        before, connections = threads(), sockets()
+        async with source(node) as ovs:
+            assert await reason_of(ovs) is Reason.PENDING
+        slow_copies.set()
+        await eventually(
+            lambda: not left(before) and sockets() == connections, PATIENCE, "threads and sockets are gone"
+        )
+
+
+async def test_replicas_come_and_go_and_no_file_stays_open(node: Node) -> None:
+    """Asked for a UUID, libuuid keeps a file open for each thread that ever did (where we may write it)."""
+    async with source(node) as ovs:
+        for _ in range(3):
+            await ovs.read(WORLD)
+            await ovs._drop()
+        before = len(files())
+        for _ in range(30):
+            await ovs.read(WORLD)
+            await ovs._drop()
+        await eventually(lambda: len(files()) <= before, PATIENCE, "no more files are open than before")
+
+
+def files() -> list[str]:
+    """What this process has open, but for what ovsdbapp leaves to the garbage collector (a pipe a connection)."""
+    gc.collect()
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            found.append(str(descriptor.readlink()))
+    return sorted(found)
+
+
+def sockets() -> int:
+    return sum(name.startswith("socket:") for name in files())
 
 
 async def reason_of(ovs: OvsSource) -> Reason | None:
@@ -309,7 +402,7 @@ class TestServer:
             server.kill()
 
 
-async def eventually_reads(ovs: OvsSource, system_id: str) -> None:
+async def eventually_reads(ovs: OvsSource, system_id: str | None) -> None:
     async with asyncio.timeout(PATIENCE):
         while True:
             try:

@@ -67,6 +67,24 @@ async def test_the_count_is_that_of_ovs_ofctl(node: Node, flows: int) -> None:
     assert (await flow_counts(node.management("br0")))[0] == int(said[1]) == flows
 
 
+async def test_the_flows_of_a_port_are_those_of_table_0_that_match_on_it(node: Node) -> None:
+    target = f"unix:{node.management('br0')}"
+    listed = node.run_dir / "flows"
+    listed.write_text(
+        "in_port=1,actions=drop\nin_port=2,tcp,actions=drop\nin_port=2,udp,actions=drop\narp,actions=drop\n"
+        "table=8,in_port=3,actions=drop\nin_port=LOCAL,actions=drop\n"
+    )
+    run("ovs-ofctl", "-O", "OpenFlow13", "replace-flows", target, str(listed))
+    local = 0xFFFFFFFE  # OFPP_LOCAL
+    by_port = {1: 1, 2: 2, 3: 0, 4: 0, 65279: 0, local: 1}
+    assert await flow_counts(node.management("br0"), ports=list(by_port)) == (6, by_port)
+    for port in (1, 2, 3):
+        said = run("ovs-ofctl", "-O", "OpenFlow13", "dump-aggregate", target, f"table=0,in_port={port}")
+        assert f"flow_count={by_port[port]}" in said
+    run("ovs-ofctl", "-O", "OpenFlow13", "del-flows", target)
+    assert await flow_counts(node.management("br0"), ports=[1, 2]) == (0, {1: 0, 2: 0})
+
+
 @pytest.mark.parametrize(
     ("protocols", "offered"),
     [("OpenFlow10", "1.0"), ("OpenFlow10,OpenFlow14,OpenFlow15", "1.0, 1.4, 1.5"), ("OpenFlow15", "1.5")],
