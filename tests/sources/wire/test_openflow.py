@@ -215,5 +215,6 @@ async def test_a_hostile_switch(path: Path, name: str) -> None:
     wanted = WANTED | {"endless_more": Reason.TOO_LARGE}
     async with hostile(path, OPENFLOW[name]) as server:
         error = await bounded(lambda: flow_counts(path, deadline=patience(name)), server)
-        assert error.reason is wanted[name]
+        # Echoes without end may reach the limit in bytes before that in time.
+        assert error.reason is wanted[name] or (name, error.reason) == ("endless_echo", Reason.TOO_LARGE)
         assert str(path) in error.why
