@@ -8,11 +8,13 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, TypeAlias
 
+from mecexporter.state.central import may_be_of
 from mecexporter.state.observed import Fresh
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mecexporter.state.ovn_db import Model
     from mecexporter.state.world import Role, World
 
 
@@ -35,6 +37,7 @@ class Finding:
         reads: distinct reads that must show it before it is reported.
         read_at: when the read that shows it was made; what makes reads distinct.
         since: when the trouble began, where the World knows it better than by having looked twice.
+        severity: where it is not the check's own.
     """
 
     subject: str
@@ -44,6 +47,7 @@ class Finding:
     hold: float = 0.0
     reads: int = 1
     since: float | None = None
+    severity: Severity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,12 @@ class Check:
     """A named question.
 
     Attributes:
+        severity: of its findings.
+        worst: of those of its findings that are graver than the others, None if all are alike.
         title: 'true when …', one line for people.
         roles: where it applies.
         sources: those it can't do without; it applies where all of them do.
+        models: those of OVN's database servers that it is about; it applies where there is one, or may be.
         alert_for: Prometheus' ``for`` of its alert, on top of what the check itself waits.
         follows: checks whose findings explain this one's: whoever mends those mends this.
     """
@@ -76,12 +83,20 @@ class Check:
     alert_for: str
     follows: tuple[str, ...]
     ask: Callable[[World], Verdict]
+    models: frozenset[Model] = frozenset()
+    worst: Severity | None = None
+
+    @property
+    def severities(self) -> tuple[Severity, ...]:
+        """What its findings may bear."""
+        return (self.severity,) if self.worst is None else (self.severity, self.worst)
 
     def applies(self, world: World) -> bool:
         """Whether this node has the role and the sources, and nobody disabled it."""
         return (
             bool(self.roles & world.roles)
             and world.applicable.issuperset(self.sources)
+            and (not self.models or may_be_of(world, self.models))
             and self.name not in world.settings.disabled_checks
         )
 
@@ -94,6 +109,8 @@ def check(
     sources: tuple[str, ...],
     alert_for: str,
     follows: tuple[str, ...] = (),
+    models: frozenset[Model] = frozenset(),
+    worst: Severity | None = None,
 ) -> Callable[[Callable[[World], Verdict]], Check]:
     """Declare a check: its name is the function's, and the module's."""
 
@@ -107,6 +124,8 @@ def check(
             alert_for=alert_for,
             follows=follows,
             ask=ask,
+            models=models,
+            worst=worst,
         )
 
     return declare

@@ -149,7 +149,7 @@ class Ledger:
                 out.append(
                     Open(
                         check=c.name,
-                        severity=c.severity,
+                        severity=f.severity or c.severity,
                         subject=f.subject,
                         summary=f.summary,
                         remedy=f.remedy,

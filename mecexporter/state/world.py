@@ -9,11 +9,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mecexporter.state.observed import Absent, Fresh, Observed
+from mecexporter.state.ovn_db import Model  # noqa: TC001  # as Mapping
 
 if TYPE_CHECKING:
     from mecexporter.errors import Reason
     from mecexporter.state.host import HostFacts
     from mecexporter.state.ovn import ChassisLookup, OvnController
+    from mecexporter.state.ovn_db import Database, DatabaseServer, Northd, PairSync
     from mecexporter.state.ovs import BridgeFlows, OvsConf, Vswitchd
 
 
@@ -41,6 +43,7 @@ class Settings:
     shared_hostnames: frozenset[str] = frozenset()
     grace_identity: float = 120.0
     grace_bridge: float = 30.0
+    grace_no_writer: float = 30.0
     findings_limit: int = 100
     disabled_checks: frozenset[str] = frozenset()
 
@@ -98,6 +101,7 @@ class Memory:
     Attributes:
         nb_cfg_seen_under: the id under which br-int last carried an ovn-nb-cfg.
         id_file_seen: whether system-id.conf was ever there.
+        models: source of a database server -> the model that it last had.
         healthy_id: the id that all signs have agreed on without a break since healthy_since.
     """
 
@@ -107,6 +111,7 @@ class Memory:
     nb_cfg_seen_under: str | None = None
     id_file_seen: bool = False
     versions: Mapping[str, Version] = field(default_factory=lambda: MappingProxyType({}))
+    models: Mapping[str, Model] = field(default_factory=lambda: MappingProxyType({}))
     healthy_id: str | None = None
     healthy_since: float | None = None
 
@@ -132,6 +137,8 @@ class World:
         hostname: the name of this host in findings and labels.
         applicable: the sources that belong to this node's roles and are configured.
         status: by source.
+        databases: the servers of OVN's databases, by source.
+        endpoints: (database, address) -> the source that asks there.
     """
 
     now: float
@@ -149,9 +156,16 @@ class World:
     ovn_controller: Observed[OvnController]
     chassis_lookup: Observed[ChassisLookup]
     host: Observed[HostFacts]
+    northd: Observed[Northd]
+    ovn_northbound_sync: Observed[tuple[PairSync, ...]]
+    ovn_southbound_sync: Observed[tuple[PairSync, ...]]
+    databases: Mapping[str, Observed[DatabaseServer]] = field(default_factory=lambda: MappingProxyType({}))
+    endpoints: Mapping[tuple[Database, str], str] = field(default_factory=lambda: MappingProxyType({}))
 
     def part(self, source: str) -> Observed[object]:
-        """What a source last said; its name is the field's."""
+        """What a source last said; its name is the field's, or a key of ``databases``."""
+        if "@" in source:
+            return self.databases[source]
         value = getattr(self, source)
         if not isinstance(value, (Fresh, Absent)):
             raise KeyError(source)
@@ -159,6 +173,8 @@ class World:
 
     def with_part(self, source: str, outcome: Observed[Any]) -> World:
         """The same World with what a source said last."""
+        if "@" in source:
+            return replace(self, databases=MappingProxyType({**self.databases, source: outcome}))
         self.part(source)
         return replace(self, **{source: outcome})  # type: ignore[arg-type]  # part() knows that it is a source's field
 
@@ -173,6 +189,8 @@ class World:
             found["ovs"] = self.vswitchd.value.version
         if isinstance(self.ovn_controller, Fresh):
             found["ovn"] = self.ovn_controller.value.version
+        elif isinstance(self.northd, Fresh):
+            found["ovn"] = self.northd.value.version
         return {component: version for component, version in found.items() if version}
 
 
@@ -189,4 +207,7 @@ def empty_world(now: float, hostname: str, settings: Settings) -> World:
         ovn_controller=nothing,
         chassis_lookup=nothing,
         host=nothing,
+        northd=nothing,
+        ovn_northbound_sync=nothing,
+        ovn_southbound_sync=nothing,
     )

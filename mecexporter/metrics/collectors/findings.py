@@ -66,7 +66,8 @@ def findings(view: View) -> Iterator[Sample]:
         yield EVALUABLE(found is not None, check=c.name)
         if found is None:
             continue
-        yield FINDINGS(len(found), check=c.name, severity=c.severity)
+        for severity in c.severities:
+            yield FINDINGS(sum(f.severity is severity for f in found), check=c.name, severity=severity)
         yield TRUNCATED(max(0, len(found) - limit), check=c.name)
         for f in found[:limit]:
             yield INFO(1, check=c.name, severity=f.severity, subject=f.subject)

@@ -1,0 +1,97 @@
+"""What the World knows of OVN's databases as a whole: which servers there are, and who replicates whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mecexporter.errors import Reason
+from mecexporter.state.observed import Absent, Fresh
+from mecexporter.state.ovn_db import LOCAL, Database, DatabaseServer, Model
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from mecexporter.state.observed import Observed
+    from mecexporter.state.world import World
+
+_NOBODY = frozenset({Reason.MISSING, Reason.REFUSED})
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A server by its source's name, label, and what it last said."""
+
+    source: str
+    server: str
+    seen: Observed[DatabaseServer]
+
+    @property
+    def subject(self) -> str:
+        """Of findings: the source's name is the database's (contract)."""
+        return self.source
+
+
+def source_name(db: Database, server: str) -> str:
+    """``OVN_Northbound@<server>`` (contract)."""
+    return f"{db}@{server}"
+
+
+def known(world: World, db: Database) -> tuple[Known, ...]:
+    """Every server of a database that is asked on this node, each once, ``local`` before other labels of the same."""
+    found: list[Known] = []
+    identities: set[str] = set()
+    prefix = f"{db}@"
+    names = [n for n in world.databases if n.startswith(prefix) and n in world.applicable]
+    for name in sorted(names, key=lambda n: n != source_name(db, LOCAL)):
+        seen = world.databases[name]
+        if isinstance(seen, Fresh):
+            if seen.value.identity in identities:
+                continue
+            identities.add(seen.value.identity)
+        found.append(Known(name, name.removeprefix(prefix), seen))
+    return tuple(found)
+
+
+def servers(world: World, db: Database) -> tuple[DatabaseServer, ...]:
+    """Those of them that answer."""
+    return tuple(k.seen.value for k in known(world, db) if isinstance(k.seen, Fresh))
+
+
+def silent(world: World, db: Database) -> tuple[str, ...]:
+    """The sources of those that do not."""
+    return tuple(k.source for k in known(world, db) if isinstance(k.seen, Absent))
+
+
+def is_nobody(seen: Observed[DatabaseServer]) -> bool:
+    """Whether it is known, not guessed, that nobody serves there."""
+    return isinstance(seen, Absent) and seen.reason in _NOBODY
+
+
+def may_be_of(world: World, models: Collection[Model]) -> bool:
+    """Whether a server of one of these models is known here, or one whose model nobody has told yet."""
+    return any(
+        seen.value.model in models if isinstance(seen, Fresh) else world.memory.models.get(name, None) in (None, *models)
+        for name, seen in world.databases.items()
+        if name in world.applicable
+    )
+
+
+def by_endpoint(world: World, db: Database, endpoint: str) -> Known | None:
+    """The server that is asked at an address, by whatever label it goes."""
+    name = world.endpoints.get((db, endpoint))
+    if name is None:
+        return None
+    seen = world.databases.get(name)
+    if isinstance(seen, Fresh):
+        same = (k for k in known(world, db) if isinstance(k.seen, Fresh) and k.seen.value.identity == seen.value.identity)
+        return next(same, None)
+    return next((k for k in known(world, db) if k.source == name), None)
+
+
+def active_of(world: World, standby: DatabaseServer) -> Known | None:
+    """Whom a standby replicates: whom it says, or from afar the only server that takes writes; None if not known."""
+    if standby.replication is not None:
+        return by_endpoint(world, standby.db, standby.replication.active) if standby.replication.active else None
+    writers = [k for k in known(world, standby.db) if isinstance(k.seen, Fresh) and k.seen.value.writable]
+    return writers[0] if len(writers) == 1 else None
