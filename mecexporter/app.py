@@ -25,19 +25,24 @@ from mecexporter.sources.aside import aside
 from mecexporter.sources.base import Supervisor
 from mecexporter.sources.chassis_lookup import ChassisLookupSource
 from mecexporter.sources.host import HostPaths, HostSource
+from mecexporter.sources.northd import NorthdSource
 from mecexporter.sources.openflow import OpenFlowSource
 from mecexporter.sources.ovn_controller import OvnControllerSource
+from mecexporter.sources.ovn_db import Found, OvnDatabaseSource
+from mecexporter.sources.ovn_db_sync import Audits, OvnDatabaseSyncSource
 from mecexporter.sources.ovs import OvsSource
 from mecexporter.sources.vswitchd import VswitchdSource
-from mecexporter.sources.wire.endpoint import TlsFiles
+from mecexporter.sources.wire.endpoint import Endpoint, TlsFiles
+from mecexporter.state.central import servers
 from mecexporter.state.observed import Absent, Fresh
+from mecexporter.state.ovn_db import LOCAL, Database
 from mecexporter.state.world import Process, Settings, Version, empty_world
 from mecexporter.store import Saved, forget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from mecexporter.config import Config
+    from mecexporter.config import Config, Northbound, Southbound
     from mecexporter.sources.base import Source
     from mecexporter.state.observed import Observed
     from mecexporter.state.world import Memory, SourceStatus, World
@@ -64,6 +69,7 @@ def settings(config: Config) -> Settings:
         shared_hostnames=frozenset(config.ovn.shared_hostnames),
         grace_identity=config.grace.identity,
         grace_bridge=config.grace.bridge,
+        grace_no_writer=config.grace.no_writer,
         findings_limit=config.findings.limit,
         disabled_checks=frozenset(config.checks.disable),
     )
@@ -72,12 +78,6 @@ def settings(config: Config) -> Settings:
 def make_sources(config: Config) -> tuple[Source[Any], ...]:
     """Every source that is not disabled; whether it applies is asked of the World."""
     live, ovs, ovn = config.intervals.live, config.ovs, config.ovn
-    tls = ovn.tls
-    files = (
-        TlsFiles(Path(tls.private_key), Path(tls.certificate), Path(tls.ca_certificate))
-        if tls.private_key and tls.certificate and tls.ca_certificate
-        else None
-    )
     every: list[Source[Any]] = [
         HostSource(
             HostPaths(
@@ -93,10 +93,71 @@ def make_sources(config: Config) -> tuple[Source[Any], ...]:
         VswitchdSource(Path(ovs.run_dir), _path(ovs.vswitchd_control), live),
         OpenFlowSource(Path(ovs.run_dir), live),
         OvnControllerSource(Path(ovn.run_dir), _path(ovn.controller_control), live),
+        NorthdSource(Path(ovn.run_dir), _path(ovn.northd_control), live),
+        *_database_sources(config, Database.NORTHBOUND, ovn.northbound),
+        *_database_sources(config, Database.SOUTHBOUND, ovn.southbound),
     ]
     if ovn.chassis_lookup.enabled:
-        every.append(ChassisLookupSource(ovn.southbound.given, files, interval=ovn.chassis_lookup.interval, again=live))
+        lookup, again = ovn.chassis_lookup.interval, live
+        every.append(ChassisLookupSource(ovn.southbound.given, _tls(config), interval=lookup, again=again))
     return tuple(s for s in every if s.name not in config.sources.disable)
+
+
+def _database_sources(config: Config, db: Database, section: Northbound | Southbound) -> Iterator[Source[Any]]:
+    """The servers that are configured, each once, and what holds standbys against their actives."""
+    usual = section == type(section)()
+    own = [part.strip() for part in section.database.split(",")]
+    seen: set[Endpoint] = set()
+    for text in (*own, *section.peers):
+        endpoint = Endpoint.parse(text)
+        if endpoint in seen:
+            continue
+        seen.add(endpoint)
+        is_local = endpoint.kind == "unix" and text in own
+        yield OvnDatabaseSource(
+            db,
+            LOCAL if is_local else text,
+            endpoint,
+            control=Path(section.control) if is_local else None,
+            tls=_tls(config),
+            interval=config.intervals.live,
+            found=Found.USUAL if usual else Found.CONFIGURED,
+        )
+    audit = config.ovn.audit
+    yield OvnDatabaseSyncSource(
+        db,
+        tls=_tls(config),
+        interval=config.intervals.live,
+        audits=Audits(
+            every=config.intervals.audit,
+            window=audit.window.seconds if audit.window else None,
+            grace=config.grace.db_sync,
+            left_out=frozenset(section.exclude_tables),
+            flows=audit.logical_flows,
+        ),
+    )
+
+
+def named_sources(world: World, config: Config) -> Iterator[Source[Any]]:
+    """Of the actives that standbys name, those that are not asked yet."""
+    for db in Database:
+        for s in servers(world, db):
+            active = s.replication.active if s.replication is not None else None
+            if active is None or (db, active) in world.endpoints:
+                continue
+            with contextlib.suppress(ValueError):  # an address of no known form: the check says so
+                endpoint = Endpoint.parse(active)
+                live = config.intervals.live
+                yield OvnDatabaseSource(
+                    db, active, endpoint, control=None, tls=_tls(config), interval=live, found=Found.NAMED
+                )
+
+
+def _tls(config: Config) -> TlsFiles | None:
+    tls = config.ovn.tls
+    if not (tls.private_key and tls.certificate and tls.ca_certificate):
+        return None
+    return TlsFiles(Path(tls.private_key), Path(tls.certificate), Path(tls.ca_certificate))
 
 
 def _path(text: str | None) -> Path | None:
@@ -121,7 +182,10 @@ class Engine:
         self._started = time.time()
         self._state_saved = True
         now = self._clock()
-        self._sources = {s.name: s for s in make_sources(config)}
+        self._sources: dict[str, Source[Any]] = {}
+        self._supervisors: dict[str, Supervisor[Any]] = {}
+        self._group: asyncio.TaskGroup | None = None  # while it runs
+        self._chance = random.Random()  # noqa: S311  # jitter is no secret
         self._checks = checks.discover()
         self._ledger = Ledger(saved.findings, now)
         memory = saved.memory()
@@ -132,19 +196,27 @@ class Engine:
         self._changed = asyncio.Event()
         self._ready = False
         self._sampled = now
-        chance = random.Random()  # noqa: S311  # jitter is no secret
-        self._supervisors = tuple(
-            Supervisor(
-                s,
-                world=lambda: self._world,
-                publish=self._publish,
-                wanted=self._wanted(s),
-                clock=self._clock,
-                chance=chance,
-            )
-            for s in self._sources.values()
-        )
+        for source in make_sources(config):
+            self._add(source)
         self._evaluate()
+
+    def _add(self, source: Source[Any]) -> None:
+        """One more source to ask; a server of a database brings its place in the World."""
+        self._sources[source.name] = source
+        if isinstance(source, OvnDatabaseSource):
+            pending = Absent("not asked yet", self._world.now, self._world.now)
+            known = {**self._world.endpoints, (source.db, str(source.endpoint)): source.name}
+            self._world = replace(self._world.with_part(source.name, pending), endpoints=MappingProxyType(known))
+        supervisor = self._supervisors[source.name] = Supervisor(
+            source,
+            world=lambda: self._world,
+            publish=self._publish,
+            wanted=self._wanted(source),
+            clock=self._clock,
+            chance=self._chance,
+        )
+        if self._group is not None:
+            self._group.create_task(supervisor.run(), name=f"source {source.name}")
 
     def view(self) -> View:
         """The World now; an answer that has become too old since the last look is no answer."""
@@ -174,7 +246,8 @@ class Engine:
         """Keep everything current until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                for s in self._supervisors:
+                self._group = group
+                for s in self._supervisors.values():
                     group.create_task(s.run(), name=f"source {s.source.name}")
                 group.create_task(self._look(), name="checks")
                 if not self._read_only:
@@ -251,8 +324,11 @@ class Engine:
         if memory.roles != world.memory.roles:
             world = replace(world, memory=memory, roles=roles.in_force(world, self._config))
         self._world = replace(world, memory=memory)
+        for source in named_sources(self._world, self._config):
+            if source.name not in self._config.sources.disable:
+                self._add(source)
         self._report = self._ledger.advance(self._checks, self._world)
-        for s in self._supervisors:
+        for s in self._supervisors.values():
             s.poke(self._world)
 
     def _remember(self, world: World) -> Memory:
@@ -261,6 +337,9 @@ class Engine:
             memory = replace(memory, roles=memory.roles | roles.found(world, self._config))
         if isinstance(world.host, Fresh) and "northd" in world.host.value.signs:
             memory = replace(memory, northd=True)
+        models = {name: seen.value.model for name, seen in world.databases.items() if isinstance(seen, Fresh)}
+        if not models.items() <= memory.models.items():
+            memory = replace(memory, models=MappingProxyType({**memory.models, **models}))
         versions = {
             component: version
             for component, version in world.versions().items()

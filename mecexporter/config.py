@@ -14,11 +14,12 @@ from mecexporter.yamlfile import YamlFile
 
 SHORTEST_INTERVAL = 1.0
 _SOURCE = re.compile(
-    "ovs|vswitchd|openflow|ovn_controller|chassis_lookup|host|northd|sysfs|links|tc|ovs_flows|conntrack|neutron|placement"
+    "ovs|vswitchd|openflow|ovn_controller|chassis_lookup|host|northd|ovn_(?:north|south)bound_sync|sysfs|links|tc|ovs_flows|conntrack|neutron|placement"
     "|OVN_(North|South)bound@.+|nova@.+"
 )
 _CONNECTION = re.compile(r"unix:/.*|(?:tcp|ssl):(?:\[[^\[\]\s]+\]|[^\[\]:,\s]+)(?::(?P<port>\d{1,5}))?")
 _Wrong: TypeAlias = "tuple[list[str | int], str]"
+_CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _RATES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
@@ -26,6 +27,25 @@ _RATES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 def _digits(number: float) -> str:
     """Without an exponent, which the file's notation has not."""
     return f"{number:.6f}".rstrip("0").rstrip(".")
+
+
+class Window(str):
+    """Hours of the day, local time, written ``01:00-05:30``; may go over midnight."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: object) -> Window:
+        """Raises ValueError."""
+        if not isinstance(text, str) or not re.fullmatch(rf"{_CLOCK}-{_CLOCK}", text):
+            raise ValueError(f"{text!r} is no window: want two times of the day, such as 01:00-05:30")
+        return cls(text)
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """Begin and end, from midnight."""
+        begin, end = (60.0 * (60 * int(t[:2]) + int(t[3:])) for t in self.split("-"))
+        return begin, end
 
 
 class Duration(float):
@@ -135,6 +155,13 @@ class ChassisLookup(_Section, frozen=True):
     interval: Duration = Duration(1800)
 
 
+class Audit(_Section, frozen=True):
+    """How a standby's whole content is held against its active's, each intervals.audit."""
+
+    window: Window | None = None
+    logical_flows: bool = False
+
+
 class Ovn(_Section, frozen=True):
     """OVN."""
 
@@ -144,6 +171,7 @@ class Ovn(_Section, frozen=True):
     northbound: Northbound = Northbound()
     southbound: Southbound = Southbound()
     tls: Tls = Tls()
+    audit: Audit = Audit()
     chassis_lookup: ChassisLookup = ChassisLookup()
     shared_hostnames: list[str] = []
 
@@ -271,7 +299,7 @@ def _plain(value: Any) -> Any:
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
-    return str(value) if isinstance(value, (Duration, Rate, StrEnum)) else value
+    return str(value) if isinstance(value, (Duration, Rate, StrEnum, Window)) else value
 
 
 def _values(config: Config, known_checks: frozenset[str]) -> list[_Wrong]:

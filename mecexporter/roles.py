@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mecexporter.errors import Reason
 from mecexporter.state.observed import Absent, Fresh
+from mecexporter.state.ovn_db import Database
 from mecexporter.state.world import Role
 
 if TYPE_CHECKING:
@@ -15,15 +16,13 @@ if TYPE_CHECKING:
 
 
 def signs(config: Config) -> dict[str, tuple[str, ...]]:
-    """Role sign -> glob patterns of paths, any of which shows it."""
+    """``compute``, ``northd`` or a database -> glob patterns of paths, any of which shows that it is here."""
     run_dir = config.ovn.run_dir
     controls = [c for c in (config.ovn.controller_control,) if c]
     return {
         "compute": (f"{run_dir}/ovn-controller.pid", f"{run_dir}/ovn-controller.*.ctl", *controls),
-        "central": (
-            *_database(config.ovn.northbound, run_dir, "ovnnb_db"),
-            *_database(config.ovn.southbound, run_dir, "ovnsb_db"),
-        ),
+        str(Database.NORTHBOUND): _database(config.ovn.northbound, run_dir, "ovnnb_db"),
+        str(Database.SOUTHBOUND): _database(config.ovn.southbound, run_dir, "ovnsb_db"),
         "northd": (f"{run_dir}/ovn-northd.pid", *(c for c in (config.ovn.northd_control,) if c)),
     }
 
@@ -39,7 +38,7 @@ def found(world: World, config: Config) -> frozenset[Role]:
     seen = world.host.value.signs if isinstance(world.host, Fresh) else {}
     if "compute" in seen or (isinstance(world.ovs, Fresh) and world.ovs.value.ovn_remote):
         roles.add(Role.COMPUTE)
-    if "central" in seen:
+    if seen.keys() & set(Database):
         roles.add(Role.CENTRAL)
     if config.openstack.cloud or config.nova.cells:
         roles.add(Role.API)

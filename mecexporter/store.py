@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 
 from mecexporter.errors import MecExporterError
+from mecexporter.state.ovn_db import Model  # noqa: TC001  # the file is read by these types
 from mecexporter.state.world import Identity, Memory, Role, Version
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     nb_cfg_seen_under: str | None = None
     id_file_seen: bool = False
     versions: dict[str, Version] = {}
+    models: dict[str, Model] = {}
     findings: dict[str, dict[str, float]] = {}
 
     @classmethod
@@ -53,6 +55,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
             nb_cfg_seen_under=memory.nb_cfg_seen_under,
             id_file_seen=memory.id_file_seen,
             versions=dict(memory.versions),
+            models=dict(memory.models),
             findings=findings,
         )
 
@@ -65,6 +68,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
             nb_cfg_seen_under=self.nb_cfg_seen_under,
             id_file_seen=self.id_file_seen,
             versions=MappingProxyType(self.versions),
+            models=MappingProxyType(self.models),
         )
 
 
@@ -194,5 +198,7 @@ def forget(saved: Saved, what: str) -> Saved:
         return replace(saved, identity=None, nb_cfg_seen_under=None, id_file_seen=False)
     if what == "northd":
         return replace(saved, northd=False)
-    northd = saved.northd and what != Role.CENTRAL
-    return replace(saved, roles=saved.roles - {Role(what)}, northd=northd)
+    roles = saved.roles - {Role(what)}
+    if what == Role.CENTRAL:
+        return replace(saved, roles=roles, northd=False, models={})
+    return replace(saved, roles=roles)

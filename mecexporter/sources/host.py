@@ -29,7 +29,7 @@ class HostPaths:
     """Where to look; every root can be another directory in a test.
 
     Attributes:
-        signs: role sign (``compute``, ``central``, ``northd``) -> glob patterns of paths, any of which shows it.
+        signs: ``compute``, ``northd`` or a database's name -> glob patterns of paths, any of which shows it.
         units: unit files of ovsdb-server that say how ovs-ctl is called.
     """
 

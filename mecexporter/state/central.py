@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mecexporter.errors import Reason
-from mecexporter.state.observed import Absent, Fresh
+from mecexporter.state.observed import Fresh
 from mecexporter.state.ovn_db import LOCAL, Database, DatabaseServer, Model
 
 if TYPE_CHECKING:
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
 
     from mecexporter.state.observed import Observed
     from mecexporter.state.world import World
-
-_NOBODY = frozenset({Reason.MISSING, Reason.REFUSED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +55,12 @@ def servers(world: World, db: Database) -> tuple[DatabaseServer, ...]:
     return tuple(k.seen.value for k in known(world, db) if isinstance(k.seen, Fresh))
 
 
-def silent(world: World, db: Database) -> tuple[str, ...]:
-    """The sources of those that do not."""
-    return tuple(k.source for k in known(world, db) if isinstance(k.seen, Absent))
-
-
-def is_nobody(seen: Observed[DatabaseServer]) -> bool:
-    """Whether it is known, not guessed, that nobody serves there."""
-    return isinstance(seen, Absent) and seen.reason in _NOBODY
-
-
 def may_be_of(world: World, models: Collection[Model]) -> bool:
     """Whether a server of one of these models is known here, or one whose model nobody has told yet."""
     return any(
-        seen.value.model in models if isinstance(seen, Fresh) else world.memory.models.get(name, None) in (None, *models)
+        seen.value.model in models
+        if isinstance(seen, Fresh)
+        else world.memory.models.get(name, None) in (None, *models)
         for name, seen in world.databases.items()
         if name in world.applicable
     )
@@ -84,7 +73,9 @@ def by_endpoint(world: World, db: Database, endpoint: str) -> Known | None:
         return None
     seen = world.databases.get(name)
     if isinstance(seen, Fresh):
-        same = (k for k in known(world, db) if isinstance(k.seen, Fresh) and k.seen.value.identity == seen.value.identity)
+        same = (
+            k for k in known(world, db) if isinstance(k.seen, Fresh) and k.seen.value.identity == seen.value.identity
+        )
         return next(same, None)
     return next((k for k in known(world, db) if k.source == name), None)
 

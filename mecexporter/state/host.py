@@ -37,7 +37,7 @@ class HostFacts:
         override_file: OVN's system-id-override.
         commandline_id: ovn-controller's ``-n``, None without it; commandline_why says why it can't be told.
         starts_from_file: what shows that ovs-ctl takes the id from the file on this host, None if nothing does.
-        signs: role name (``compute``, ``central``, ``northd``) -> the path by which it shows.
+        signs: ``compute``, ``northd`` or a database's name -> the path by which it shows.
     """
 
     kernel: str

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LOCAL = "local"
 """The label of this host's own server (contract)."""
@@ -35,15 +38,14 @@ class Replication:
         active: the server that it is configured to replicate, also after its promotion; None if none.
         connecting: whether it says that it has no session yet; that it has one it also says when it lost it.
         exclude_tables: what it is told to leave out.
-        reopened: for the last reads, oldest first, whether it opened connections since the read before: one that
-            replicates opens none.
+        reopening: whether it opens connections again and again: one that replicates opens none.
     """
 
     standby: bool
     active: str | None
     connecting: bool
     exclude_tables: tuple[str, ...]
-    reopened: tuple[bool, ...]
+    reopening: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -162,11 +162,11 @@ class World:
     databases: Mapping[str, Observed[DatabaseServer]] = field(default_factory=lambda: MappingProxyType({}))
     endpoints: Mapping[tuple[Database, str], str] = field(default_factory=lambda: MappingProxyType({}))
 
-    def part(self, source: str) -> Observed[object]:
+    def part(self, source: str) -> Observed[Any]:
         """What a source last said; its name is the field's, or a key of ``databases``."""
         if "@" in source:
             return self.databases[source]
-        value = getattr(self, source)
+        value: Observed[Any] | object = getattr(self, source)
         if not isinstance(value, (Fresh, Absent)):
             raise KeyError(source)
         return value

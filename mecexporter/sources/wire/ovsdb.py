@@ -192,6 +192,39 @@ class OvsdbClient:
                 Reason.GARBAGE, f"{self.endpoint}: {db} {table}: a row lacks a column asked for"
             ) from None
 
+    async def takes_writes(self, db: str) -> bool:
+        """Whether the server would take a write, asked by a transaction that names no row and ends itself.
+
+        ``commit`` is what a server in read-only mode refuses, ``abort`` what keeps one that is not from doing anything
+        (RFC 7047 sections 5.2.7 and 5.2.8; OVS' ovsdb/execution.c). Not for clusters: without quorum they say the same.
+
+        Raises:
+            SourceError: ANSWERED_ERROR where it says neither; all that :meth:`JsonRpcStream.call` and ``open`` raise.
+        """
+        async with within(self._deadline, f"{self.endpoint}: {db}"):
+            stream = await self._kept.to(self.endpoint)
+            results = await stream.call("transact", [db, {"op": "commit", "durable": False}, {"op": "abort"}])
+        match results:
+            case [{"error": "not allowed", "details": str() as said}, *_] if "read only mode" in said:
+                return False
+            case [{}, {"error": "aborted"}]:
+                return True
+        raise SourceError(Reason.ANSWERED_ERROR, f"{self.endpoint}: {db}: to commit and abort it says {results!r:.100}")
+
+    async def select_each(self, db: str, table: str, columns: Iterable[str], uuids: Sequence[str]) -> dict[str, Row]:
+        """Rows by their UUIDs, in wire form; those that are not there are left out. A look-up each, no scan.
+
+        Raises:
+            SourceError: as :meth:`transact`.
+        """
+        wanted = sorted({"_uuid", *columns})
+        ops = [
+            {"op": "select", "table": table, "where": [["_uuid", "==", ["uuid", uuid]]], "columns": wanted}
+            for uuid in uuids
+        ]
+        found = await self.transact(db, *ops) if ops else []
+        return {uuid: rows[0] for uuid, rows in zip(uuids, found, strict=True) if rows}
+
     def close(self) -> None:
         """Close the connection; the next call opens another."""
         self._kept.close()

@@ -1,0 +1,61 @@
+"""No server of a database takes writes: nothing in the cloud can be changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mecexporter.checks.base import Finding, Severity, Unknown, check
+from mecexporter.checks.databases import answering, databases, silent
+from mecexporter.state.observed import Absent, Fresh
+from mecexporter.state.ovn_db import Model
+from mecexporter.state.world import Role
+
+if TYPE_CHECKING:
+    from mecexporter.checks.base import Verdict
+    from mecexporter.state.central import Known
+    from mecexporter.state.world import World
+
+
+@check(
+    severity=Severity.CRITICAL,
+    title=(
+        "every known server of a database refused, answered 'not writable' or was silent for grace.no_writer, and at "
+        "least one answered"
+    ),
+    roles=frozenset({Role.CENTRAL}),
+    sources=(),
+    models=frozenset({Model.STANDALONE, Model.CLUSTERED}),
+    alert_for="0s",
+)
+def ovn_db_no_writer(world: World) -> Verdict:
+    """One that takes writes is enough; one that can't be told whether it does leaves it open."""
+    findings: list[Finding] = []
+    missing: list[str] = []
+    for db, found in databases(world):
+        servers = answering(found)
+        if any(s.writable for s in servers):
+            continue
+        doubtful = [k.source for k in found if isinstance(k.seen, Fresh) and k.seen.value.writable is None]
+        if not servers or doubtful:
+            missing += silent(found) + doubtful
+            continue
+        findings.append(
+            Finding(
+                subject=found[0].subject,
+                summary=f"no server of {db} takes writes: {'; '.join(_words(k) for k in found)}",
+                remedy=(
+                    "if the active is lost for good, promote a standby: ovs-appctl -t <its control socket> "
+                    "ovsdb-server/disconnect-active-ovsdb-server, start ovn-northd there and move the address; if a "
+                    "cluster lost its quorum, start its members again"
+                ),
+                hold=world.settings.grace_no_writer,
+                read_at=max(k.seen.at for k in found),
+            )
+        )
+    return tuple(findings) if findings or not missing else Unknown(tuple(missing))
+
+
+def _words(k: Known) -> str:
+    if isinstance(k.seen, Absent):
+        return f"{k.server} does not answer"
+    return f"{k.server} is a {'member without its cluster' if k.seen.value.model is Model.CLUSTERED else 'standby'}"

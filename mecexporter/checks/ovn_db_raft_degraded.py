@@ -1,0 +1,94 @@
+"""A RAFT cluster that has lost a member, or its leader."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mecexporter.checks.base import Finding, Severity, Unknown, check
+from mecexporter.checks.databases import databases, silent
+from mecexporter.state.observed import Absent, Fresh
+from mecexporter.state.ovn_db import Model
+from mecexporter.state.world import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mecexporter.checks.base import Verdict
+    from mecexporter.state.central import Known
+    from mecexporter.state.ovn_db import DatabaseServer
+    from mecexporter.state.world import World
+
+
+@check(
+    severity=Severity.WARNING,
+    worst=Severity.CRITICAL,
+    title="a member of a RAFT cluster is unreachable in two reads (warning), or it has no leader (critical)",
+    roles=frozenset({Role.CENTRAL}),
+    sources=(),
+    models=frozenset({Model.CLUSTERED}),
+    alert_for="1m",
+)
+def ovn_db_raft_degraded(world: World) -> Verdict:
+    """Each member that answers tells of the others; from afar, those that do not answer are what is seen."""
+    findings: list[Finding] = []
+    missing: list[str] = []
+    for _, found in databases(world):
+        members = [k for k in found if isinstance(k.seen, Fresh) and k.seen.value.model is Model.CLUSTERED]
+        if not members:
+            missing += silent(found)
+        for k in members:
+            findings += _of_member(k)
+        if members and not any(isinstance(k.seen, Fresh) and k.seen.value.raft for k in members):
+            findings += _of_silence(found)
+    return tuple(findings) if findings or not missing else Unknown(tuple(missing))
+
+
+def _of_member(k: Known) -> Iterator[Finding]:
+    if not isinstance(k.seen, Fresh):
+        return
+    server, raft = k.seen.value, k.seen.value.raft
+    if not server.connected or (raft is not None and raft.leader is None):
+        yield Finding(
+            subject=k.subject,
+            summary=f"the cluster of {server.db} has no leader that {k.server} knows of: nothing can be written",
+            remedy=(
+                "start the members that are down, more than half of them are needed; if they are lost for good: "
+                "ovsdb-tool cluster-to-standalone on the newest copy, and a new cluster from it"
+            ),
+            severity=Severity.CRITICAL,
+            reads=2,
+            read_at=k.seen.at,
+        )
+    elif raft is not None and (lost := [m for m in raft.others if m.reachable is False]):
+        yield Finding(
+            subject=k.subject,
+            summary=(
+                f"of {len(raft.others) + 1} members of the cluster of {server.db}, {len(lost)} can't be reached from "
+                f"{k.server}: {', '.join(m.address for m in lost)}{_left(server, len(lost))}"
+            ),
+            remedy=(
+                "start the member again; if it is lost for good: ovs-appctl cluster/kick "
+                f"{server.db} {lost[0].server_id}, and join a new one with an empty file (ovsdb-tool join-cluster)"
+            ),
+            reads=2,
+            read_at=k.seen.at,
+        )
+
+
+def _left(server: DatabaseServer, lost: int) -> str:
+    members = len(server.raft.others) + 1 if server.raft else 0
+    spare = (members - 1) // 2 - lost
+    return f"; {spare} more may fail" if spare > 0 else "; none more may fail"
+
+
+def _of_silence(found: tuple[Known, ...]) -> Iterator[Finding]:
+    """From afar: a server that does not answer, of a database that others of it serve as a cluster."""
+    for k in found:
+        if isinstance(k.seen, Absent):
+            yield Finding(
+                subject=k.subject,
+                summary=f"the member {k.server} of the cluster does not answer: {k.seen.why}",
+                remedy="start it again, or see why it can't be reached from here",
+                reads=2,
+                read_at=k.seen.at,
+            )

@@ -1,0 +1,71 @@
+"""Reading ``cluster/status`` (ovsdb-server(1), CLUSTER COMMANDS; its text is made in OVS' ovsdb/raft.c)."""
+
+from __future__ import annotations
+
+import re
+
+from mecexporter.errors import Reason, SourceError
+from mecexporter.state.ovn_db import Member, Raft
+
+_KEY = re.compile(r"^(?P<key>[A-Z][A-Za-z ]+?):[ \t]*(?P<value>.*)$", re.MULTILINE)
+_SERVER = re.compile(
+    r"^ {4}(?P<name>\S+) \((?:(?P<sid>[0-9a-f]+) at )?(?P<address>\S+?)\)(?P<self> \(self\))?(?P<rest>.*)$",
+    re.MULTILINE,
+)
+_LAST = re.compile(r"last msg (\d+) ms ago")
+_SILENT_ELECTIONS = 2
+"""A leader hears from each follower several times in an election timer; after two it would have lost its own leader."""
+
+
+def parse_cluster_status(text: str) -> Raft:
+    """One member's view of its cluster, of every release since 2.9.
+
+    Who can be reached: both connections of a pair stand (a broken one is put in parentheses), and a leader hears its
+    followers. Followers do not talk to each other, so the time since their last message says nothing.
+
+    Raises:
+        SourceError: GARBAGE, where it lacks what every release prints.
+    """
+    head, _, tail = text.partition("\nServers:")
+    keys = {m["key"]: m["value"].strip() for m in _KEY.finditer(head)}
+    try:
+        role, term = keys["Role"], int(keys["Term"])
+        timer = int(keys.get("Election timer") or 1000)
+        uncommitted = int(keys["Entries not yet committed"])
+    except (KeyError, ValueError):
+        raise SourceError(Reason.GARBAGE, f"cluster/status: not of a known form: {text!r:.80}") from None
+    leader = keys.get("Leader")
+    connections = keys.get("Connections", "").split()
+    others = tuple(
+        Member(
+            server_id=m["sid"] or m["name"],
+            address=m["address"],
+            reachable=_reachable(m["name"], connections, m["rest"], timer, leads=role == "leader"),
+        )
+        for m in _SERVER.finditer(tail)
+        if not m["self"]
+    )
+    return Raft(
+        role=role,
+        leader=None if leader in (None, "", "unknown") else leader,
+        term=term,
+        cluster_id=_id(keys.get("Cluster ID", "")),
+        uncommitted=uncommitted,
+        others=tuple(sorted(others, key=lambda m: m.address)),
+    )
+
+
+def _reachable(name: str, connections: list[str], rest: str, timer: int, *, leads: bool) -> bool | None:
+    if not connections:
+        return None
+    if f"->{name}" not in connections or f"(<-{name})" in connections:
+        return False
+    if leads and (last := _LAST.search(rest)) is not None:
+        return int(last[1]) < _SILENT_ELECTIONS * timer
+    return True
+
+
+def _id(text: str) -> str:
+    """The whole UUID of ``1edb (1edb6f09-…)``."""
+    found = re.fullmatch(r"\S+ \(([0-9a-f-]+)\)", text)
+    return found[1] if found else text
