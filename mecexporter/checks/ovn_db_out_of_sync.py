@@ -68,7 +68,7 @@ def _finding(pair: PairSync, at: float) -> Finding:
             + (f"; for example {rows}" if rows else "")
         ),
         remedy=(
-            "do not promote it. Restart the standby's ovsdb-server: it copies its active anew. If it differs again, see "
+            "do not promote it. Restart the standby's ovsdb-server: it copies its active anew. If it differs again: "
             "who writes to it (ovsdb-server's log), and whether a table is kept from replication"
         ),
         read_at=at,
