@@ -78,11 +78,9 @@ class _Side:
 
     async def uuids(self, table: str) -> list[str]:
         began = time.monotonic()
-        [rows] = await self._client.transact(
-            self._db, {"op": "select", "table": table, "where": [], "columns": ["_uuid"]}
-        )
+        found = await self._client.uuids(self._db, table)
         self.took = time.monotonic() - began
-        return [row["_uuid"][1] for row in rows]
+        return found
 
     async def digests(self, table: str, columns: Sequence[str], uuids: Iterable[str]) -> dict[str, int]:
         """UUID -> digest of the rows that are there."""
@@ -90,6 +88,13 @@ class _Side:
         rows = await self._client.select_each(self._db, table, columns, list(uuids))
         self.took = time.monotonic() - began
         return {uuid: _digest(row) for uuid, row in rows.items()}
+
+    async def raw(self, table: str, columns: Sequence[str], uuids: Sequence[str]) -> bytes:
+        """The rows as they come."""
+        began = time.monotonic()
+        body = await self._client.rows_raw(self._db, table, columns, uuids)
+        self.took = time.monotonic() - began
+        return body
 
     def close(self) -> None:
         self._client.close()
@@ -251,6 +256,10 @@ class _Pair:
         differing: dict[str, tuple[int | None, int | None]] = {}
         for at in range(0, len(wanted), _CHUNK):
             chunk = wanted[at : at + _CHUNK]
+            if not only and await self._standby.raw(table, columns, chunk) == await self._active.raw(
+                table, columns, chunk
+            ):
+                continue  # as nearly always, and ten times cheaper than to parse it
             standby = await self._standby.digests(table, columns, chunk)
             active = await self._active.digests(table, columns, chunk)
             differing |= {u: (standby.get(u), active.get(u)) for u in chunk if standby.get(u) != active.get(u)}

@@ -10,7 +10,7 @@ import asyncio
 import gc
 import re
 from array import array
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -59,15 +59,13 @@ class Framer:
         """
         at = 0
         while at < len(chunk):
-            if self._depth:
-                end = len(chunk) if at == 0 and self._skim(chunk) else self._walk(chunk, at)
-            else:
+            if not self._depth:
                 at = self._SPACE.match(chunk, at).end()  # type: ignore[union-attr]  # it matches the empty string
                 if at == len(chunk):
                     return
                 if chunk[at] != ord("{"):
                     raise SourceError(Reason.GARBAGE, f"{self._peer}: sent {chunk[at : at + 20]!r}, not a JSON object")
-                end = self._walk(chunk, at)
+            end = (self._skim(chunk) if at == 0 else 0) or self._walk(chunk, at)
             if len(self.unfinished) + end - at > self._max_bytes:
                 raise SourceError(Reason.TOO_LARGE, f"{self._peer}: a message of more than {self._max_bytes} bytes")
             self.unfinished += memoryview(chunk)[at:end]
@@ -76,18 +74,25 @@ class Framer:
                 message, self.unfinished = self.unfinished, bytearray()
                 yield message
 
-    def _skim(self, chunk: bytes) -> bool:
-        """Take the whole chunk if the message does not end in it; no Python loop over what is in it."""
+    def _skim(self, chunk: bytes) -> int:
+        """Take the whole chunk, or all to its last brace if that ends the message; no Python loop over what is in it.
+
+        Returns:
+            Where that is; 0, and nothing taken, where a message ends earlier.
+        """
         body = chunk[self._escaped :].replace(rb"\\", b"").replace(rb"\"", b"")
         # Two neighbouring quotes, whatever they open or close, leave us where we were.
         parts = body.translate(None, self._NOT_MARKS).replace(b'""', b"").split(b'"')
         steps = array("b", b"".join(parts[self._in_string :: 2]).translate(self._STEPS))
-        if min(accumulate(steps, initial=self._depth)) <= 0:
-            return False
-        self._depth += sum(steps)
-        self._in_string ^= len(parts) % 2 == 0
-        self._escaped = body.endswith(b"\\")
-        return True
+        heights = accumulate(steps, initial=self._depth)
+        if not self._depth:
+            next(heights)
+        depth, in_string = self._depth + sum(steps), self._in_string ^ (len(parts) % 2 == 0)
+        lowest = min(islice(heights, len(steps) - (not self._depth)), default=1)
+        if lowest <= 0 or depth < 0 or (not depth and (in_string or not chunk.rstrip().endswith(b"}"))):
+            return 0
+        self._depth, self._in_string, self._escaped = depth, in_string, bool(depth) and body.endswith(b"\\")
+        return len(chunk) if depth else chunk.rfind(b"}") + 1
 
     def _walk(self, chunk: bytes, at: int) -> int:
         """Go mark by mark to the end of the message, or of the chunk; returns where that is."""
@@ -127,6 +132,30 @@ def _parse(peer: str, message: bytearray) -> dict[str, Any]:
     finally:
         if collecting:
             gc.enable()
+
+
+class _Envelope(msgspec.Struct):
+    """A message whose result is left as it came."""
+
+    id: Any = None
+    method: str | None = None
+    params: Any = None
+    result: msgspec.Raw = msgspec.Raw()
+    error: Any = None
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
+
+
+def _open(peer: str, message: bytearray) -> dict[str, Any]:
+    """Parse one framed message but for its result, which stays bytes."""
+    try:
+        envelope = _ENVELOPE.decode(message)
+    except ValueError as error:  # msgspec's errors are ValueErrors
+        raise SourceError(Reason.GARBAGE, f"{peer}: sent {bytes(message[:40])!r}…, not JSON-RPC: {error}") from None
+    opened = msgspec.structs.asdict(envelope)
+    opened["result"] = bytes(envelope.result)
+    return opened if opened["result"] else {key: opened[key] for key in opened.keys() - {"result"}}
 
 
 _SPLIT_BYTES = 1 << 18
@@ -183,6 +212,7 @@ class JsonRpcStream:
         self._framer = Framer(str(endpoint), max_bytes)
         self._calls = 0
         self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._raw: set[int] = set()  # of those, the ones that want bytes
         self._unasked = 0  # bytes of messages since the last answer that were none
         self._task = asyncio.create_task(self._read(), name=f"read {endpoint}")
         _reading.add(self._task)  # the loop itself holds tasks weakly
@@ -207,7 +237,21 @@ class JsonRpcStream:
             reader, writer = await connect(endpoint, tls)
         return cls(endpoint, reader, writer, deadline=deadline, max_bytes=max_bytes)
 
-    async def call(self, method: str, params: list[Any]) -> Any:
+    async def call_raw(self, method: str, params: bytes) -> bytes:
+        """The same for who compares or searches bytes: neither the parameters nor the result are parsed.
+
+        Raises:
+            SourceError: as :meth:`call`.
+        """
+        ident = self._calls + 1  # the one that call() is about to give
+        self._raw.add(ident)
+        try:
+            answer: bytes = await self.call(method, orjson.Fragment(params))
+        finally:
+            self._raw.discard(ident)
+        return answer
+
+    async def call(self, method: str, params: list[Any] | orjson.Fragment) -> Any:
         """Send a request and wait for its result.
 
         Raises:
@@ -252,7 +296,9 @@ class JsonRpcStream:
         try:
             while not self.closed.done() and (chunk := await self._reader.read(READ_BYTES)):
                 for message in self._framer.feed(chunk):
-                    if len(message) > _THREAD_BYTES:
+                    if self._raw:
+                        parsed = _open(str(self.endpoint), message)
+                    elif len(message) > _THREAD_BYTES:
                         parsed = await asyncio.to_thread(_parse, str(self.endpoint), message)
                     else:
                         parsed = _parse(str(self.endpoint), message)
@@ -293,7 +339,9 @@ class JsonRpcStream:
         if (said := message.get("error")) is not None:
             answer.set_exception(SourceError(Reason.ANSWERED_ERROR, f"{self.endpoint}: {_words(said)}"))
         elif "result" in message:
-            answer.set_result(message["result"])
+            result = message["result"]
+            # Beside a call for bytes every result comes as bytes.
+            answer.set_result(_loads(result) if self._raw and ident not in self._raw else result)
         else:
             raise SourceError(Reason.GARBAGE, f"{self.endpoint}: an answer with neither result nor error")
 

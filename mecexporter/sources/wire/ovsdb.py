@@ -5,10 +5,13 @@ It only ever selects: an exporter does no harm.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+import orjson
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.wire.endpoint import Endpoint, TlsFiles, within
@@ -16,6 +19,8 @@ from mecexporter.sources.wire.jsonrpc import MAX_BYTES, JsonRpcStream, KeptStrea
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+_UUID = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Row: TypeAlias = dict[str, Any]
 """A row by column: in wire form from ``transact``, decoded from ``select``."""
@@ -224,6 +229,36 @@ class OvsdbClient:
         ]
         found = await self.transact(db, *ops) if ops else []
         return {uuid: rows[0] for uuid, rows in zip(uuids, found, strict=True) if rows}
+
+    async def uuids(self, db: str, table: str) -> list[str]:
+        """Of all rows of a table: how many there are, and which.
+
+        Raises:
+            SourceError: as :meth:`rows_raw`.
+        """
+        op = orjson.dumps({"op": "select", "table": table, "where": [], "columns": ["_uuid"]})
+        return [uuid.decode() for uuid in _UUID.findall(await self._raw(db, table, op, results=1))]
+
+    async def rows_raw(self, db: str, table: str, columns: Iterable[str], uuids: Sequence[str]) -> bytes:
+        """As :meth:`select_each`, as the server sends it: two of one release that hold the same send the same bytes.
+
+        Raises:
+            SourceError: GARBAGE where it has not one result for each UUID; as :meth:`transact`.
+        """
+        op = orjson.dumps({"op": "select", "table": table, "columns": sorted(columns)})[:-1]
+        tail = b'"]]]}'
+        head = op + b',"where":[["_uuid","==",["uuid","'
+        ops = b",".join([head + uuid.encode() + tail for uuid in uuids])
+        return await self._raw(db, table, ops, results=len(uuids))
+
+    async def _raw(self, db: str, table: str, ops: bytes, *, results: int) -> bytes:
+        async with within(self._deadline, f"{self.endpoint}: {db} {table}"):
+            stream = await self._kept.to(self.endpoint)
+            body = await stream.call_raw("transact", b"[" + orjson.dumps(db) + b"," + ops + b"]")
+        # In a string its quotes would be escaped.
+        if body.count(b'{"rows":[') != results:
+            raise SourceError(Reason.GARBAGE, f"{self.endpoint}: {db} {table}: not the rows asked for: {body!r:.200}")
+        return body
 
     def close(self) -> None:
         """Close the connection; the next call opens another."""
