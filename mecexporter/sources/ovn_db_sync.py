@@ -46,10 +46,10 @@ NUMBER = "*"
 _CHUNK = 1000  # rows a transaction reads: a few milliseconds of the server's
 _TRACKED = 1000  # rows of a table that are looked at again one by one; the rest is only counted
 _EXAMPLES = 20
-_REST = 1.0  # an audit rests for as long as its last question took: servers have others to serve
+_REST = 3.0  # an audit rests three times as long as its last question took: servers have others to serve
 _DEADLINE = 30.0
 _DAY = 86400.0
-_LONGEST_AUDIT = 600.0
+_LONGEST_AUDIT = 1800.0
 _AGAIN = 30.0  # seconds after which an audit that failed is tried again
 _MAX_BYTES = 64 << 20
 

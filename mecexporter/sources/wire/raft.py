@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.state.ovn_db import Member, Raft
@@ -36,13 +37,18 @@ def parse_cluster_status(text: str) -> Raft:
         raise SourceError(Reason.GARBAGE, f"cluster/status: not of a known form: {text!r:.80}") from None
     leader = keys.get("Leader")
     connections = keys.get("Connections", "").split()
+    servers = list(_SERVER.finditer(tail))
+    names = Counter(m["name"] for m in servers)
     others = tuple(
         Member(
             server_id=m["sid"] or m["name"],
             address=m["address"],
-            reachable=_reachable(m["name"], connections, m["rest"], timer, leads=role == "leader"),
+            # A server on a unix socket is called by its file, which need not be another one than its neighbour's.
+            reachable=_reachable(m["name"], connections, m["rest"], timer, leads=role == "leader")
+            if names[m["name"]] == 1
+            else None,
         )
-        for m in _SERVER.finditer(tail)
+        for m in servers
         if not m["self"]
     )
     return Raft(

@@ -1,0 +1,67 @@
+"""A TCP link to a server that can fail as networks do: what is under way hangs, nobody is told."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import Self
+
+
+class Link:
+    """Forwards connections from a port of its own; ``address`` is what to connect to, as OVSDB writes it."""
+
+    def __init__(self, port: int) -> None:
+        self._target = ("127.0.0.1", port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp:127.0.0.1:{self._listener.getsockname()[1]}"
+        self._sockets: list[socket.socket] = []
+        self._flows = threading.Event()  # of the connections that are there; after a freeze new ones have another
+        self._flows.set()
+        self._frozen: list[threading.Event] = []
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, name=f"link {self.address}", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.mend()
+        for s in (self._listener, *self._sockets):
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+            s.close()
+
+    def freeze(self) -> None:
+        """Hold back all that is sent over the connections that are there, as a firewall that has forgotten them."""
+        self._flows.clear()
+        self._frozen.append(self._flows)
+        self._flows = threading.Event()
+        self._flows.set()
+
+    def mend(self) -> None:
+        """Let what was held back pass."""
+        while self._frozen:
+            self._frozen.pop().set()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                try:
+                    far = socket.create_connection(self._target, 5)
+                except OSError:
+                    near.close()
+                    continue
+                self._sockets += [near, far]
+                for source, sink in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=(source, sink, self._flows), daemon=True).start()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket, flows: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                flows.wait()
+                sink.sendall(data)
+        for s in (source, sink):
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
