@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 POLL = 0.02  # seconds
@@ -28,3 +28,13 @@ async def eventually(condition: Callable[[], T], seconds: float, what: str) -> T
             raise AssertionError(f"not within {seconds:g} s: {what}")
         await asyncio.sleep(POLL)
     return value
+
+
+async def answers(ask: Callable[[], Awaitable[T]], wanted: Callable[[T], bool], seconds: float, what: str) -> T:
+    """Asks until the answer is as wanted and returns it; AssertionError naming `what` when the time is up."""
+    deadline = time.monotonic() + seconds
+    while not wanted(answer := await ask()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}; the last answer: {answer}")
+        await asyncio.sleep(POLL)
+    return answer

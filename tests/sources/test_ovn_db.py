@@ -21,7 +21,7 @@ from mecexporter.state.ovn_db import LOCAL, Database, DatabaseServer, Model
 from mecexporter.state.world import Memory, Settings, empty_world
 from tests.faults.servers import JSON, hostile
 from tests.sources.daemons import SCHEMAS, Daemon, OvsdbServer, run, running, short_dir
-from tests.waiting import eventually
+from tests.waiting import answers, eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -107,13 +107,7 @@ async def until(
     source: OvnDatabaseSource, condition: Callable[[DatabaseServer], bool], what: str, *, seconds: float = PATIENCE
 ) -> DatabaseServer:
     """Ask until it says so."""
-    async with asyncio.timeout(seconds):
-        while True:
-            seen = await source.read(WORLD)
-            if condition(seen):
-                return seen
-            await asyncio.sleep(0.1)
-    raise AssertionError(what)
+    return await answers(lambda: source.read(WORLD), condition, seconds, what)
 
 
 async def test_an_active(active: Server) -> None:

@@ -21,7 +21,7 @@ from mecexporter.state.world import Settings, World, empty_world
 from tests.faults.link import Link
 from tests.sources.daemons import run, running, short_dir
 from tests.sources.test_ovn_db import Server
-from tests.waiting import wait_until
+from tests.waiting import answers, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -62,13 +62,7 @@ class Watch:
         return result
 
     async def until(self, condition: Callable[[PairSync], bool], what: str, seconds: float = PATIENCE) -> PairSync:
-        deadline = time.monotonic() + seconds
-        while True:
-            seen = await self.look()
-            if condition(seen):
-                return seen
-            assert time.monotonic() < deadline, f"{what}: {seen}"
-            await asyncio.sleep(0.1)
+        return await answers(self.look, condition, seconds, what)
 
 
 @asynccontextmanager
