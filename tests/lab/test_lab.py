@@ -94,6 +94,16 @@ def test_an_incident_breaks_what_it_says_and_its_repair_mends_it(site: Site, nam
     wait_until(lambda: healthy(node), SECONDS, f"health after the repair of {name}")
 
 
+@pytest.mark.parametrize("name", ["tunnel-failed", "interface-failed", "interface-orphaned"])
+def test_a_repair_after_the_operators_own_ends_the_incident(site: Site, name: str) -> None:
+    node = site.nodes["c1"]
+    incidents.begin(site, name)
+    port = {"tunnel-failed": incidents.FOREIGN_TUNNEL, "interface-failed": "tap-gone"}.get(name, "tap-orphan")
+    node.vsctl("del-port", port)
+    incidents.end(site, name)
+    wait_until(lambda: healthy(node) and site.ping("vm1", "vm2"), SECONDS, f"health after the repair of {name}")
+
+
 def test_a_wrong_wish_is_told(site: Site) -> None:
     with pytest.raises(LabError, match="no incident is named F; there are A, B"):
         incidents.begin(site, "F")
