@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mecexporter.app import Engine
     from mecexporter.metrics.registry import View
     from mecexporter.web.findings import FindingsDocument
+    from mecexporter.web.security import Security
     from mecexporter.web.sources import SourcesDocument
 
 log = logging.getLogger(__name__)
@@ -118,14 +119,19 @@ def _load(options: argparse.Namespace) -> Config:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from mecexporter.web.security import Security  # noqa: PLC0415  # other commands need no web server
-
     config = _load(options)
     where = _where(options.listen or config.web.listen, "--listen")
-    security = Security(Path(config.web.web_config)) if config.web.web_config else None
+    security = _security(config)
     logs.set_up()
     asyncio.run(_serve(config, where, security))
     return 0
+
+
+def _security(config: Config) -> Security | None:
+    """What web.web_config asks for, as the service would take it."""
+    from mecexporter.web.security import Security  # noqa: PLC0415  # other commands need no web server
+
+    return Security(Path(config.web.web_config)) if config.web.web_config else None
 
 
 def _where(text: str, key: str) -> tuple[str, int]:
@@ -137,7 +143,7 @@ def _where(text: str, key: str) -> tuple[str, int]:
         raise ConfigError(f"{key}: {error}") from None
 
 
-async def _serve(config: Config, where: tuple[str, int], security: Any) -> None:
+async def _serve(config: Config, where: tuple[str, int], security: Security | None) -> None:
     from mecexporter.web.listen import serve, serve_local  # noqa: PLC0415  # other commands need no web server
     from mecexporter.web.server import create_app  # noqa: PLC0415  # as above
 
@@ -259,6 +265,7 @@ async def _read_alone(config: Config) -> tuple[FindingsDocument, SourcesDocument
         if name in findings["ok"]:
             findings["ok"].remove(name)
             findings["unknown"].append({"check": name, "missing": ["time"]})
+    findings["pending"] = []
     return findings, sources_document(view)
 
 
@@ -305,6 +312,7 @@ def _config(options: argparse.Namespace) -> int:
     from mecexporter.web.text import visible  # noqa: PLC0415  # as above
 
     config = _load(options)
+    _security(config)  # a file that the service would refuse is wrong here too
     yaml.safe_dump(effective(config), sys.stdout, sort_keys=False, allow_unicode=True)
     logs.set_up(logging.CRITICAL)
     found = sources_document(asyncio.run(_one_round(config)))

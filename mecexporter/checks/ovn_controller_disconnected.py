@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mecexporter.checks.base import Finding, Severity, Unknown, check
 from mecexporter.checks.controller import is_dead
-from mecexporter.checks.words import restore_settings
+from mecexporter.checks.words import put_remote_back, restore_settings
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.world import Role
 
@@ -50,10 +50,11 @@ def _not_connected(world: World) -> tuple[str, str]:
     if isinstance(world.ovs, Fresh) and not remote:
         return "ovn-controller has no Southbound database: ovn-remote is not set", restore_settings(world)
     where = f" ({remote})" if remote else ""
-    return (
-        f"ovn-controller is not connected to the Southbound database{where}",
-        (
-            "see that the database answers from this host (ovsdb-client list-dbs), that ovn-remote is right, and "
-            "ovn-controller's log for certificates"
-        ),
-    )
+    summary = f"ovn-controller is not connected to the Southbound database{where}"
+    look = "see that the database answers from this host (ovsdb-client list-dbs)"
+    if remote and (command := put_remote_back(world)):
+        return summary, (
+            f"ovn-remote is not what it was when this node was last healthy; to put that back: {command}. If the new "
+            f"one is meant, {look}, and ovn-controller's log for certificates"
+        )
+    return summary, f"{look}, that ovn-remote is right, and ovn-controller's log for certificates"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mecexporter.checks.base import Finding, Severity, Unknown, check, unknown
-from mecexporter.checks.words import quoted, uses_file
+from mecexporter.checks.words import put_back, quoted, uses_file
 from mecexporter.errors import Reason
 from mecexporter.state.identity import EffectiveId, effective_id
 from mecexporter.state.observed import Fresh
@@ -13,6 +13,7 @@ from mecexporter.state.world import Role
 
 if TYPE_CHECKING:
     from mecexporter.checks.base import Verdict
+    from mecexporter.state.host import IdFile
     from mecexporter.state.world import World
 
 
@@ -43,12 +44,21 @@ def system_id_mismatch(world: World) -> Verdict:
         Finding(
             subject=world.hostname,
             summary=f"{file.path} {what}, the id in force is {quoted(system_id)}: the next start changes it",
-            remedy=(
-                f"if {quoted(system_id)} is right: echo {quoted(system_id)} > {quoted(file.path)} "
-                "(its directory must be writable by root; otherwise correct the database)"
-            ),
+            remedy=_remedy(world, system_id, file),
             reads=2,
             hold=5.0,
             read_at=world.host.at,
         ),
     )
+
+
+def _remedy(world: World, system_id: str, file: IdFile) -> str:
+    keep = (
+        f"{quoted(system_id)} is right: echo {quoted(system_id)} > {quoted(file.path)} "
+        "(its directory must be writable by root; otherwise correct the database)"
+    )
+    known = world.memory.identity
+    if file.content and known is not None and known.system_id == file.content:  # system_id_changed says so too
+        back = put_back(world, "ovsdb", file.content)
+        return f"the file holds the id under which this node was last healthy, so put that back: {back}. Only if {keep}"
+    return f"if {keep}"

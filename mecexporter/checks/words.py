@@ -58,6 +58,12 @@ def restore_settings(world: World) -> str:
     return _set(own_id | _lost(world, *known.settings))
 
 
+def put_remote_back(world: World) -> str | None:
+    """How to set ovn-remote as it was when this node was last healthy; None where it is that, or never was seen."""
+    lost = _lost(world, "ovn-remote")
+    return _set(lost) if lost else None
+
+
 def _lost(world: World, *keys: str) -> dict[str, str]:
     """Of these settings those that are no more what they were when the node was last healthy."""
     known = world.memory.identity.settings if world.memory.identity else {}

@@ -16,7 +16,7 @@ from mecexporter.sources.base import Source
 from mecexporter.sources.wire.endpoint import Endpoint, TlsFiles
 from mecexporter.sources.wire.ovsdb import OvsdbClient
 from mecexporter.state.identity import EffectiveId, effective_id
-from mecexporter.state.observed import Fresh
+from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.ovn import Chassis, ChassisLookup
 from mecexporter.state.world import Role
 
@@ -38,6 +38,8 @@ class _Question:
     encap_ips: tuple[str, ...]
     remote: str | None
     failing: bool
+    connected: bool
+    unanswered: bool
 
 
 class ChassisLookupSource(Source[ChassisLookup]):
@@ -65,7 +67,7 @@ class ChassisLookupSource(Source[ChassisLookup]):
         self._again = again
         # As last told: losing sight of conf.db does not change what is configured.
         self._wants_tls = False
-        self._told = _Question("", None, (), None, failing=False)
+        self._told = _Question("", None, (), None, failing=False, connected=False, unanswered=False)
 
     def configured(self, world: World) -> bool:
         """Not where Southbound wants certificates and we have been given none."""
@@ -74,17 +76,31 @@ class ChassisLookupSource(Source[ChassisLookup]):
         return self._tls is not None or not self._wants_tls
 
     def question(self, world: World) -> _Question | None:
-        """Who this node is and whom to ask; and whether transactions fail now."""
+        """Who this node is and whom to ask; and what makes it worth asking again."""
         now = effective_id(world)
         if not isinstance(now, EffectiveId) or not isinstance(world.ovs, Fresh):
             return None
         ovs, controller = world.ovs.value, world.ovn_controller
         failing = isinstance(controller, Fresh) and any(controller.value.txn_rises[-1:])
-        return _Question(now.system_id, ovs.hostname, ovs.encap_ips, self._remote(world), failing=failing)
+        return _Question(
+            now.system_id,
+            ovs.hostname,
+            ovs.encap_ips,
+            self._remote(world),
+            failing=failing,
+            connected=isinstance(controller, Fresh) and controller.value.connected,
+            unanswered=isinstance(world.chassis_lookup, Absent),
+        )
 
     def worth_asking(self, asked: Hashable, now: Hashable) -> bool:
-        """Not for transactions that have ceased to fail."""
-        return asked != now and not (isinstance(asked, _Question) and replace(asked, failing=False) == now)
+        """Not for trouble that has ended, but for who had no answer in it; at the end of an outage those are few."""
+        if not isinstance(asked, _Question) or not isinstance(now, _Question):
+            return asked != now
+        again = now.unanswered and now.connected and not asked.connected
+        before = replace(
+            asked, failing=asked.failing and now.failing, connected=now.connected, unanswered=now.unanswered
+        )
+        return again or before != now
 
     def pause(self, value: ChassisLookup) -> float:
         """Soon again while the node is not registered, or as another host: that is read twice, and its repair seen."""

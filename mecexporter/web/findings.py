@@ -34,12 +34,16 @@ class UnknownItem(TypedDict):
 
 
 class FindingsDocument(TypedDict):
-    """The contract's form; findings are sorted, critical first, and causes before what follows from them."""
+    """The contract's form; findings are sorted, critical first, and causes before what follows from them.
+
+    ``pending``: of the checks that are ok, those that have seen something, not for long enough yet to report it.
+    """
 
     findings: list[FindingItem]
     unknown: list[UnknownItem]
     not_applicable: list[str]
     ok: list[str]
+    pending: list[str]
 
 
 def findings_document(view: View) -> FindingsDocument:
@@ -67,6 +71,7 @@ def findings_document(view: View) -> FindingsDocument:
         ],
         "not_applicable": sorted(report.not_applicable),
         "ok": sorted(name for name, opened in report.findings.items() if not opened),
+        "pending": sorted(name for name in report.pending if not report.findings[name]),
     }
 
 
@@ -81,6 +86,7 @@ def only(document: FindingsDocument, checks: Collection[str]) -> FindingsDocumen
         "unknown": [u for u in document["unknown"] if u["check"] in checks],
         "not_applicable": [name for name in document["not_applicable"] if name in checks],
         "ok": [name for name in document["ok"] if name in checks],
+        "pending": [name for name in document.get("pending", []) if name in checks],
     }
 
 
@@ -100,7 +106,7 @@ def verdict(document: FindingsDocument) -> str:
     parts = [f"{n} {severity}" for severity in reversed(Severity) if (n := severities.count(severity))]
     if blind := len(document["unknown"]):
         parts.append(f"{blind} check{'s' * (blind > 1)} cannot tell")
-    return ", ".join(parts) or "all is well"
+    return ", ".join(parts) or ("all is well" if document["ok"] else "no check applies to this node")
 
 
 def cannot_tell(document: FindingsDocument, sources: SourcesDocument, now: float) -> list[tuple[list[str], list[str]]]:
@@ -140,7 +146,13 @@ def _lines(document: FindingsDocument, sources: SourcesDocument, now: float) -> 
         yield ""
         yield f"CANNOT TELL  {', '.join(checks)}"
         yield from (f"  {reason}" for reason in reasons)
-    for title, names in (("Well", document["ok"]), ("Does not apply to this node", document["not_applicable"])):
+    waiting = document.get("pending", [])  # a service of another release may not say
+    well = [name for name in document["ok"] if name not in waiting]
+    for title, names in (
+        ("Seen, not for long enough to report", waiting),
+        ("Well", well),
+        ("Does not apply to this node", document["not_applicable"]),
+    ):
         if names:
             yield ""
             yield f"{title}: {', '.join(names)}"

@@ -45,6 +45,18 @@ def test_absent_empty_or_different(file: str | None, words: str) -> None:
     assert finding.reads == 2
 
 
+def test_where_the_file_is_right_the_database_is_to_be_mended() -> None:
+    finding = only_finding(system_id_mismatch, changed(healthy_compute(), "ovs", system_id="another"))
+    assert finding.remedy.startswith(
+        "the file holds the id under which this node was last healthy, so put that back: "
+        f"echo {SYSTEM_ID} > {PATH}; ovs-vsctl set Open_vSwitch . external_ids:system-id={SYSTEM_ID}; "
+        f"then restart ovn-controller. Only if another is right: echo another > {PATH} ("
+    )
+    world = changed(healthy_compute(), "ovs", system_id="another")
+    world = replace(world, memory=replace(world.memory, identity=None))
+    assert only_finding(system_id_mismatch, world).remedy.startswith(f"if another is right: echo another > {PATH} (")
+
+
 @pytest.mark.parametrize("file", [None, "", "another"])
 def test_where_ovs_ctl_ignores_the_file_it_does_not_matter(file: str | None) -> None:
     assert ask(with_file(file, SystemIdPolicy.IGNORE)) == ()

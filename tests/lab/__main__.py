@@ -103,6 +103,9 @@ def _demo(name: str | None, *, bare: bool) -> None:
         for node in site.nodes.values():
             print(f"{node.name}: ovs-vsctl --db={node.database} show")
         print(f"Southbound: ovn-sbctl --db={site.sb} show")
+        print("what remedies and runbooks say can be pasted into a shell that stands for a node:")
+        for node in site.nodes.values():
+            print(f"  {node.name}: export OVS_RUNDIR={node.ovs_run} OVN_RUNDIR={node.ovn_run} OVN_SB_DB={site.sb}")
         print(f"a ping from VM to VM: ip netns exec {site.netns('vm1')} ping {site.vms['vm2'].address}")
         if bare:
             _wait(site)
@@ -112,8 +115,8 @@ def _demo(name: str | None, *, bare: bool) -> None:
             for exporter in monitoring.exporters.values():
                 print(f"curl {exporter.url}/metrics")
                 print(f"{sys.executable} -m mecexporter check --config {exporter.config}")
-            print(f"Prometheus: {monitoring.prometheus.url}/alerts")
-            print(f"Alertmanager: {monitoring.alertmanager.url}")
+            print(f"Prometheus: {monitoring.prometheus.alerts_page()}")
+            print(f"Alertmanager: amtool --alertmanager.url={monitoring.alertmanager.url} alert")
             _wait(site)
 
 

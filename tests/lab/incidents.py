@@ -49,7 +49,7 @@ def begin(site: Site, name: str, node: str = "c1") -> None:
 
 
 def end(site: Site, name: str) -> None:
-    """Does what an operator would do about it; LabError if that incident is not under way."""
+    """Does what an operator would do about it, and has not done already; LabError if that incident is not under way."""
     incident, path = find(name), _memory(site, name)
     if not path.exists():
         raise LabError(f"incident {name} is not under way here")
@@ -241,7 +241,7 @@ def _occupy_tunnel(node: Node) -> Memory:
 
 
 def _free_tunnel(node: Node, memory: Memory) -> None:
-    node.vsctl("del-port", FOREIGN_TUNNEL, wait=True)
+    node.vsctl("--if-exists", "del-port", FOREIGN_TUNNEL, wait=True)
     _await_tunnel(node, memory["tunnel"])
 
 
@@ -276,7 +276,7 @@ def _plug_nothing(node: Node) -> Memory:
 
 
 def _unplug_nothing(node: Node, _: Memory) -> None:
-    node.vsctl("del-port", "br-int", "tap-gone")
+    node.vsctl("--if-exists", "del-port", "br-int", "tap-gone")
 
 
 def _plug_orphan(node: Node) -> Memory:
@@ -291,7 +291,7 @@ def _plug_orphan(node: Node) -> Memory:
 
 
 def _unplug_orphan(node: Node, _: Memory) -> None:
-    node.vsctl("del-port", "br-int", "tap-orphan")
+    node.vsctl("--if-exists", "del-port", "br-int", "tap-orphan")
     node.execute("ip", "link", "del", "tap-orphan")
 
 

@@ -272,6 +272,11 @@ class Prometheus(Service):
     def ready(self) -> bool:
         return get(f"{self.url}/-/ready") is not None
 
+    def alerts_page(self) -> str:
+        """The address at which people see its alerts: Debian's package has the classic pages only."""
+        pages = (f"{self.url}{path}" for path in ("/alerts", "/classic/alerts"))
+        return next((page for page in pages if get(page) is not None), f"{self.url}/api/v1/alerts")
+
     def query(self, expression: str) -> list[dict[str, Any]]:
         """An instant query; each result has `metric` (labels) and `value` (time, text)."""
         page = get(f"{self.url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 
 from tests.lab import incidents
 from tests.lab.__main__ import main
-from tests.lab.monitoring import Monitoring
+from tests.lab.monitoring import Monitoring, get
 from tests.lab.site import MARK, PREFIX, ROOT, LabError, Node, Site, down, processes, run, sweep
 from tests.waiting import wait_until
 
@@ -93,6 +94,16 @@ def test_an_incident_breaks_what_it_says_and_its_repair_mends_it(site: Site, nam
     wait_until(lambda: healthy(node), SECONDS, f"health after the repair of {name}")
 
 
+@pytest.mark.parametrize("name", ["tunnel-failed", "interface-failed", "interface-orphaned"])
+def test_a_repair_after_the_operators_own_ends_the_incident(site: Site, name: str) -> None:
+    node = site.nodes["c1"]
+    incidents.begin(site, name)
+    port = {"tunnel-failed": incidents.FOREIGN_TUNNEL, "interface-failed": "tap-gone"}.get(name, "tap-orphan")
+    node.vsctl("del-port", port)
+    incidents.end(site, name)
+    wait_until(lambda: healthy(node) and site.ping("vm1", "vm2"), SECONDS, f"health after the repair of {name}")
+
+
 def test_a_wrong_wish_is_told(site: Site) -> None:
     with pytest.raises(LabError, match="no incident is named F; there are A, B"):
         incidents.begin(site, "F")
@@ -113,6 +124,7 @@ def test_an_alert_takes_the_whole_way(site: Site) -> None:
             "both exporters are scraped",
         )
         assert "mecexporter_build_info" in monitoring.exporters["c1"].metrics()
+        assert "Alerts" in (get(monitoring.prometheus.alerts_page()) or "")
         drill = json.dumps([{"labels": {"alertname": "Drill", "instance": "c1.lab"}}])
         client = HTTPConnection("127.0.0.1", monitoring.alertmanager.port, timeout=5)
         client.request("POST", "/api/v2/alerts", drill, {"Content-Type": "application/json"})
@@ -124,7 +136,11 @@ def test_an_alert_takes_the_whole_way(site: Site) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_ends_without_a_trace(demo_log: Path, name: str, number: signal.Signals) -> None:
     with demo(demo_log, "--name", name) as process:
-        assert f"make incident LAB={name} NAME=C2" in demo_log.read_text()
+        printed = demo_log.read_text()
+        assert f"make incident LAB={name} NAME=C2" in printed
+        for command in pasted(printed):
+            done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=SECONDS, check=False)
+            assert done.returncode == 0, (command, done.stderr)
         process.send_signal(number)
         assert process.wait(SECONDS) == 0, demo_log.read_text()
         assert_nothing_left(name)
@@ -189,6 +205,22 @@ def test_missing_programs_are_named_by_package(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("tests.lab.site.PROGRAMS", {"no-such-program": "such-a-package", "ip": "iproute2"})
     with pytest.raises(LabError, match=r"install: apt-get install such-a-package$"), Site():
         pass
+
+
+def pasted(printed: str) -> list[str]:
+    """What a reader of the demo's words does: run what it prints, and a runbook's commands in each node's shell."""
+    commands = re.findall(r"(?:curl|amtool|ovs-vsctl|ovn-sbctl) .*", printed)
+    shells = re.findall(r"export .*", printed)
+    assert len(commands) == 6, printed
+    assert len(shells) == 2, printed
+    runbook = (
+        "ovs-vsctl --timeout=5 get Open_vSwitch . external_ids:system-id",
+        "ovs-ofctl dump-aggregate br-int",
+        "ovs-appctl --timeout=5 upcall/show",
+        "ovn-appctl --timeout=5 -t ovn-controller debug/status",
+        "ovn-sbctl --timeout=5 --columns=name,hostname list Chassis",
+    )
+    return commands + [f"{shell}; {command}" for shell in shells for command in runbook]
 
 
 def healthy(node: Node) -> bool:

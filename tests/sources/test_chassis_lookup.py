@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -235,7 +236,7 @@ class TestWhen:
     def test_a_change_of_it_is_a_new_question(self, other: World) -> None:
         assert self.lookup.question(other) != self.lookup.question(world("tcp:192.0.2.1:6642"))
 
-    @pytest.mark.parametrize("source", ["openflow", "vswitchd", "chassis_lookup"])
+    @pytest.mark.parametrize("source", ["openflow", "vswitchd"])
     def test_what_it_is_not_made_of_does_not_change_it(self, source: str) -> None:
         plain = world("tcp:192.0.2.1:6642")
         assert self.lookup.question(without(plain, source)) == self.lookup.question(plain)
@@ -253,6 +254,17 @@ class TestWhen:
         assert not self.lookup.worth_asking(well, well)
         other = self.lookup.question(world("tcp:192.0.2.1:6642", system_id="new"))
         assert self.lookup.worth_asking(failing, other)
+
+    def test_who_had_no_answer_asks_when_ovn_controller_is_connected_again(self) -> None:
+        well = world("tcp:192.0.2.1:6642")
+        outage = changed(well, "ovn_controller", connected=False)
+        questions = [self.lookup.question(w) for w in (well, outage, without(outage, "chassis_lookup"))]
+        for asked, now in pairwise(questions):
+            assert not self.lookup.worth_asking(asked, now)
+        assert self.lookup.worth_asking(questions[2], self.lookup.question(without(well, "chassis_lookup")))
+        assert not self.lookup.worth_asking(questions[1], questions[0]), "it has an answer"
+        refused = self.lookup.question(without(well, "chassis_lookup"))
+        assert not self.lookup.worth_asking(questions[0], refused), "nothing is news but our own failure"
 
     def test_an_unregistered_node_is_looked_up_soon_then_ever_more_seldom(self) -> None:
         lookup = ChassisLookupSource(None, None, interval=1800, again=15)

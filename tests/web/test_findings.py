@@ -39,11 +39,17 @@ def finding(name: str, severity: Severity = Severity.WARNING, subject: str = "co
     )
 
 
-def view(*findings: Open, unknown: dict[str, tuple[str, ...]] | None = None, ok: tuple[str, ...] = ()) -> View:
+def view(
+    *findings: Open,
+    unknown: dict[str, tuple[str, ...]] | None = None,
+    ok: tuple[str, ...] = (),
+    pending: tuple[str, ...] = (),
+) -> View:
     by_check: dict[str, tuple[Open, ...]] = dict.fromkeys(ok, ())
     for f in findings:
         by_check[f.check] = (*by_check.get(f.check, ()), f)
-    return View(healthy_compute(), Report(findings=by_check, unknown=unknown or {}, not_applicable=("z", "y")))
+    report = Report(findings=by_check, unknown=unknown or {}, not_applicable=("z", "y"), pending=pending)
+    return View(healthy_compute(), report)
 
 
 def words(v: View) -> str:
@@ -53,7 +59,7 @@ def words(v: View) -> str:
 def test_the_document_has_the_contracts_form() -> None:
     v = view(
         finding("a"), finding("c", Severity.CRITICAL, "s2"), finding("c", Severity.CRITICAL, "s1"),
-        unknown={"u": ("ovs", "host")}, ok=("b",),
+        unknown={"u": ("ovs", "host")}, ok=("b", "p"), pending=("p", "a"),
     )  # fmt: skip
     document = findings_document(v)
     assert document == {
@@ -75,7 +81,8 @@ def test_the_document_has_the_contracts_form() -> None:
         ],
         "unknown": [{"check": "u", "missing": ["ovs", "host"]}],
         "not_applicable": ["y", "z"],
-        "ok": ["b"],
+        "ok": ["b", "p"],
+        "pending": ["p"],
     }
     assert json.loads(json.dumps(document)) == document
 
@@ -90,7 +97,7 @@ def test_first_seen_is_unix_time_whatever_the_clock_did() -> None:
     ("v", "status", "line"),
     [
         (view(ok=("a", "b")), 0, "all is well"),
-        (view(), 0, "all is well"),
+        (view(), 0, "no check applies to this node"),
         (view(finding("a")), 1, "1 warning"),
         (view(finding("a"), finding("c", Severity.CRITICAL)), 2, "1 critical, 1 warning"),
         (view(unknown={"u": ("ovs",)}), 3, "1 check cannot tell"),
@@ -110,7 +117,14 @@ def test_only_some_checks() -> None:
         "unknown": document["unknown"],
         "not_applicable": ["y"],
         "ok": [],
+        "pending": [],
     }
+
+
+def test_what_has_been_seen_too_briefly_is_not_called_well() -> None:
+    said = words(view(ok=("b", "p"), pending=("p",)))
+    assert "\nSeen, not for long enough to report: p\n" in said
+    assert "\nWell: b\n" in said
 
 
 def test_words_say_what_where_since_when_and_what_to_do() -> None:
