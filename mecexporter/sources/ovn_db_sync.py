@@ -64,7 +64,7 @@ class _Row:
     confirmed: bool = False
 
 
-class _Side:
+class Side:
     """One of the two servers."""
 
     def __init__(self, db: Database, endpoint: Endpoint, tls: TlsFiles | None) -> None:
@@ -74,9 +74,11 @@ class _Side:
         self.took = 0.0
 
     async def schema(self) -> Schema:
+        """Its tables and columns."""
         return await self._client.get_schema(self._db)
 
     async def uuids(self, table: str) -> list[str]:
+        """Of all rows of a table."""
         began = time.monotonic()
         found = await self._client.uuids(self._db, table)
         self.took = time.monotonic() - began
@@ -97,6 +99,7 @@ class _Side:
         return body
 
     def close(self) -> None:
+        """Close the connection."""
         self._client.close()
 
 
@@ -105,7 +108,7 @@ def _digest(row: Row) -> int:
     return hash(orjson.dumps(row, option=orjson.OPT_SORT_KEYS))
 
 
-class _Pair:
+class Pair:
     """A standby held against its active.
 
     Attributes:
@@ -114,7 +117,7 @@ class _Pair:
         last_in_sync: Unix time at which nothing was seen to differ, after an audit.
     """
 
-    def __init__(self, db: Database, standby: _Side, active: _Side, *, active_identity: str, audits: Audits) -> None:
+    def __init__(self, db: Database, standby: Side, active: Side, *, active_identity: str, audits: Audits) -> None:
         self.active_identity = active_identity
         self.left_out = audits.left_out
         self.last_in_sync: float | None = None
@@ -228,6 +231,7 @@ class _Pair:
         return tuple(found[:_EXAMPLES])
 
     def close(self) -> None:
+        """End the audit and close the connections."""
         if self._audit is not None:
             self._audit.cancel()
         self._standby.close()
@@ -347,7 +351,7 @@ class OvnDatabaseSyncSource(Source[tuple[PairSync, ...]]):
         self._db = db
         self._tls = tls
         self._audits = audits
-        self._pairs: dict[str, _Pair] = {}  # by the standby's identity, which a restart of its server changes
+        self._pairs: dict[str, Pair] = {}  # by the standby's identity, which a restart of its server changes
 
     def configured(self, world: World) -> bool:
         """Where a standby is known."""
@@ -406,13 +410,12 @@ class OvnDatabaseSyncSource(Source[tuple[PairSync, ...]]):
         pair.audit_if_due(self._audits)
         return pair.result(standby.server, active.server, why)
 
-    def _pair(self, world: World, standby: DatabaseServer, active: DatabaseServer) -> _Pair:
+    def _pair(self, world: World, standby: DatabaseServer, active: DatabaseServer) -> Pair:
         where = {name: endpoint for (_, endpoint), name in world.endpoints.items()}
         sides = (
-            _Side(self._db, Endpoint.parse(where[source_name(self._db, s.server)]), self._tls)
-            for s in (standby, active)
+            Side(self._db, Endpoint.parse(where[source_name(self._db, s.server)]), self._tls) for s in (standby, active)
         )
-        return _Pair(self._db, *sides, active_identity=active.identity, audits=self._audits)
+        return Pair(self._db, *sides, active_identity=active.identity, audits=self._audits)
 
 
 def _identity(known: Known | None) -> str | None:

@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: what the exporter costs, as a table. Needs root, and some three minutes."""
+"""`python -m tests.bench`: what the exporter costs, as a table. Needs root, and some six minutes."""
 # ruff: noqa: T201 - a command prints
 
 from __future__ import annotations
@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from tests.bench.audit import on_a_pair
 from tests.bench.measure import all_checks, large_scrape, machine, on_a_node
 from tests.lab.site import PROGRAMS, LabError, require
 
@@ -14,6 +15,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--interfaces", type=int, default=200, help="of the lab's node (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60, help="of each of two measurements (default: %(default)s)")
+    parser.add_argument(
+        "--switches", type=int, default=10_000, help="of ten ports each, audited (default: %(default)s)"
+    )
     options = parser.parse_args()
     try:
         require(PROGRAMS)
@@ -22,6 +26,7 @@ def main() -> int:
         return 2
     print(f"{machine()}; a lab node with {options.interfaces} VM interfaces, user-space datapath. CPU: of one core.\n")
     rows = [*all_checks(), *large_scrape(), *on_a_node(options.interfaces, options.seconds)]
+    rows += on_a_pair(options.switches)
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     print(f"{'what':{widths[0]}}  {'measured':>{widths[1]}}  {'target':{widths[2]}}  how")
     for row in rows:

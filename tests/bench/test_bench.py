@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.bench.audit import on_a_pair
 from tests.bench.measure import all_checks, large_scrape, on_a_node
 
 
@@ -19,3 +20,10 @@ def test_large_scrape_is_large() -> None:
 @pytest.mark.root
 def test_a_node_is_measured() -> None:
     assert {row.what for row in on_a_node(5, 2)} >= {"exporter, CPU", "ovs-vswitchd, CPU for us"}
+
+
+def test_an_audit_is_measured() -> None:
+    assert {row.what for row in on_a_pair(20, 5, 20)} >= {
+        "audit of OVN_Northbound, CPU",
+        "audit of OVN_Southbound, RSS",
+    }

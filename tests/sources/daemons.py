@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -104,6 +105,32 @@ class OvsdbServer(Daemon):
         if not self.file.exists():
             run("ovsdb-tool", "create", str(self.file), str(SCHEMAS[db]))
         super().__init__(run_dir, "ovsdb-server", f"--remote=punix:{self.socket}", *args, str(self.file))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+class Server(OvsdbServer):
+    """A server of one of OVN's databases that also listens on TCP; ``tcp`` is its address."""
+
+    def __init__(self, directory: Path, *args: str, db: str = "OVN_Northbound") -> None:
+        directory.mkdir(exist_ok=True)
+        self.db = db
+        self.port = free_port()
+        self.tcp = f"tcp:127.0.0.1:{self.port}"
+        super().__init__(directory, db, f"--remote=ptcp:{self.port}:127.0.0.1", *args)
+
+    def appctl(self, *args: str) -> str:
+        return run("ovs-appctl", f"--target={self.control}", *args)
+
+    def dump(self, table: str) -> str:
+        return run("ovsdb-client", "--timeout=10", "dump", f"unix:{self.socket}", self.db, table)
+
+    def nbctl(self, *args: str) -> str:
+        return run("ovn-nbctl", "--timeout=10", f"--db=unix:{self.socket}", *args)
 
 
 class Node:

@@ -20,7 +20,7 @@ from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.ovn_db import LOCAL, Database, DatabaseServer, Model
 from mecexporter.state.world import Memory, Settings, empty_world
 from tests.faults.servers import JSON, hostile
-from tests.sources.daemons import SCHEMAS, Daemon, OvsdbServer, run, running, short_dir
+from tests.sources.daemons import SCHEMAS, Daemon, OvsdbServer, Server, free_port, run, running, short_dir
 from tests.waiting import answers, eventually
 
 if TYPE_CHECKING:
@@ -30,32 +30,6 @@ if TYPE_CHECKING:
 NB, SB = Database
 WORLD = empty_world(0, "controller-1", Settings())
 PATIENCE = 20
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
-
-
-class Server(OvsdbServer):
-    """One that also listens on TCP; ``tcp`` is its address."""
-
-    def __init__(self, directory: Path, *args: str, db: str = "OVN_Northbound") -> None:
-        directory.mkdir(exist_ok=True)
-        self.db = db
-        self.port = free_port()
-        self.tcp = f"tcp:127.0.0.1:{self.port}"
-        super().__init__(directory, db, f"--remote=ptcp:{self.port}:127.0.0.1", *args)
-
-    def appctl(self, *args: str) -> str:
-        return run("ovs-appctl", f"--target={self.control}", *args)
-
-    def dump(self, table: str) -> str:
-        return run("ovsdb-client", "--timeout=10", "dump", f"unix:{self.socket}", self.db, table)
-
-    def nbctl(self, *args: str) -> str:
-        return run("ovn-nbctl", "--timeout=10", f"--db=unix:{self.socket}", *args)
 
 
 @pytest.fixture

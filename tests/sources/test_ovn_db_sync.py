@@ -19,8 +19,7 @@ from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.ovn_db import Database, Kind, PairSync
 from mecexporter.state.world import Settings, World, empty_world
 from tests.faults.link import Link
-from tests.sources.daemons import run, running, short_dir
-from tests.sources.test_ovn_db import Server
+from tests.sources.daemons import Server, run, running, short_dir
 from tests.waiting import answers, wait_until
 
 if TYPE_CHECKING:
