@@ -32,14 +32,15 @@ def ovn_db_raft_degraded(world: World) -> Verdict:
     """Each member that answers tells of the others; from afar, those that do not answer are what is seen."""
     findings: list[Finding] = []
     missing: list[str] = []
-    for _, found in databases(world):
-        members = [k for k in found if isinstance(k.seen, Fresh) and k.seen.value.model is Model.CLUSTERED]
+    for _, found in databases(world, Model.CLUSTERED):
+        members = [k for k in found if isinstance(k.seen, Fresh)]
         if not members:
             missing += silent(found)
         for k in members:
             findings += _of_member(k)
         if members and not any(isinstance(k.seen, Fresh) and k.seen.value.raft for k in members):
             findings += _of_silence(found)
+            missing += [k.source for k in members if isinstance(k.seen, Fresh) and k.seen.value.control_why]
     return tuple(findings) if findings or not missing else Unknown(tuple(missing))
 
 
