@@ -148,10 +148,30 @@ class TestFromAfar:
         assert reported(ovn_db_raft_degraded, world) == ()
 
     @BOTH
-    def test_one_has_no_cluster(self, db: Database) -> None:
+    def test_one_is_cut_off_from_the_others(self, db: Database) -> None:
+        """There is a leader, and what it serves can be written."""
         world = changed(cluster_from_afar(), source(db, THIRD), connected=False, writable=False)
         finding = only_finding(ovn_db_raft_degraded, world)
-        assert (finding.subject, finding.severity) == (source(db, THIRD), Severity.CRITICAL)
+        assert (finding.subject, finding.severity) == (source(db, THIRD), None)
+        assert finding.summary == (
+            f"the member {address(db, THIRD)} of the cluster of {db} knows of no leader, though there is one"
+        )
+
+    @BOTH
+    def test_none_has_a_leader(self, db: Database) -> None:
+        world = cluster_from_afar()
+        for host in HOSTS:
+            world = changed(world, source(db, host), connected=False, writable=False, leader=False)
+        found = findings(ovn_db_raft_degraded, world)
+        assert [f.subject for f in found] == [source(db, host) for host in HOSTS]
+        assert {f.severity for f in found} == {Severity.CRITICAL}
+
+    @BOTH
+    def test_our_own_is_cut_off_and_a_peer_knows_of_a_leader(self, db: Database) -> None:
+        own = changed(raft(healthy_member(), db, role="candidate", leader=None), source(db), connected=False)
+        peer = member_server(db, identity="the second")
+        finding = only_finding(ovn_db_raft_degraded, asked_too(own, peer, address(db, STANDBY)))
+        assert (finding.subject, finding.severity) == (source(db), None)
 
     @BOTH
     def test_a_member_that_is_a_peer_is_known_by_our_own_members_word(self, db: Database) -> None:

@@ -171,6 +171,9 @@ def test_the_catalogue_for_programs_has_all() -> None:
     catalogue = json.loads(docs.catalogue_json())
     assert {m["name"] for m in catalogue["metrics"]} == DECLARED.keys()
     assert {c["name"]: c["severity"] for c in catalogue["checks"]} == CHECKS
+    assert {c["name"]: c["severities"] for c in catalogue["checks"]} == {
+        c.name: list(c.severities) for c in discover_checks()
+    }
     assert all(m["help"] and m["kind"] and m["stability"] for m in catalogue["metrics"])
     assert {c["name"]: c["alert"] for c in catalogue["checks"]}["system_id_changed"] == "MecSystemIdChanged"
 
