@@ -823,13 +823,15 @@ def process_saved(engine: Engine) -> bool:
 def test_settings_are_the_configurations(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_text(
-        "ovs: {system_id_policy: ignore}\novn: {shared_hostnames: [a]}\ngrace: {identity: 5s, bridge: 6s}\n"
+        "ovs: {system_id_policy: ignore}\novn: {shared_hostnames: [a]}\n"
+        "grace: {identity: 5s, bridge: 6s, no_writer: 8s}\n"
         "findings: {limit: 7}\nchecks: {disable: [x]}\n"
     )
     made = settings(load(path, known_checks=frozenset({"x"})))
     assert made.system_id_policy is SystemIdPolicy.IGNORE
     assert made.shared_hostnames == {"a"}
     assert (made.grace_identity, made.grace_bridge, made.findings_limit) == (5, 6, 7)
+    assert made.grace_no_writer == 8
     assert made.disabled_checks == {"x"}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mecexporter.checks.base import Unknown
+from mecexporter.checks.ledger import Ledger
 from mecexporter.checks.ovn_db_split_brain import ovn_db_split_brain
 from mecexporter.errors import Reason
 from mecexporter.state.central import source_name
@@ -139,3 +140,17 @@ def test_it_is_reported_after_two_reads_of_both(db: Database) -> None:
     world = split(db)
     older = world.with_part(source(db), Fresh(active_server(db), READ - 9))
     assert only_finding(ovn_db_split_brain, older).read_at == READ - 9, "the older of the two"
+
+
+@BOTH
+def test_one_that_was_started_again_is_not_two(db: Database) -> None:
+    """Its identity is new; at its other address it was last asked before that."""
+    before = asked_too(healthy_central(), active_server(db), address(db, ACTIVE))
+    again = active_server(db, identity="started again")
+    ledger = Ledger()
+    for at in (READ + 5, READ + 12, READ + 14):
+        world = replace(before.with_part(source(db), Fresh(again, at)), now=at)
+        assert ledger.advance([ovn_db_split_brain], world).findings[ovn_db_split_brain.name] == ()
+    after = world.with_part(source(db, ACTIVE), Fresh(replace(again, server=address(db, ACTIVE)), READ + 15))
+    report = ledger.advance([ovn_db_split_brain], after)
+    assert (report.findings[ovn_db_split_brain.name], report.pending) == ((), ())
