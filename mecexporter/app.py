@@ -106,14 +106,15 @@ def make_sources(config: Config) -> tuple[Source[Any], ...]:
 def _database_sources(config: Config, db: Database, section: Northbound | Southbound) -> Iterator[Source[Any]]:
     """The servers that are configured, each once, and what holds standbys against their actives."""
     usual = section == type(section)()
-    own = [part.strip() for part in section.database.split(",")]
+    own, others = _parts(section.database), (part for peer in section.peers for part in _parts(peer))
+    local = next((text for text in own if text.startswith("unix:")), None)
     seen: set[Endpoint] = set()
-    for text in (*own, *section.peers):
+    for text in (*own, *others):
         endpoint = Endpoint.parse(text)
         if endpoint in seen:
             continue
         seen.add(endpoint)
-        is_local = endpoint.kind == "unix" and text in own
+        is_local = text == local
         yield OvnDatabaseSource(
             db,
             LOCAL if is_local else text,
@@ -136,6 +137,10 @@ def _database_sources(config: Config, db: Database, section: Northbound | Southb
             flows=audit.logical_flows,
         ),
     )
+
+
+def _parts(connections: str) -> list[str]:
+    return [part.strip() for part in connections.split(",")]
 
 
 def named_sources(world: World, config: Config) -> Iterator[Source[Any]]:

@@ -28,8 +28,8 @@ def signs(config: Config) -> dict[str, tuple[str, ...]]:
 
 
 def _database(db: Northbound | Southbound, run_dir: str, stem: str) -> tuple[str, ...]:
-    socket = db.database.removeprefix("unix:")
-    return (*((socket,) if Path(socket).is_absolute() else ()), db.control, f"{run_dir}/{stem}.pid")
+    sockets = (part.strip().removeprefix("unix:") for part in db.database.split(","))
+    return (*(s for s in sockets if Path(s).is_absolute()), db.control, f"{run_dir}/{stem}.pid")
 
 
 def found(world: World, config: Config) -> frozenset[Role]:

@@ -31,7 +31,15 @@ from mecexporter.state.world import Role, SystemIdPolicy
 from mecexporter.store import Saved, Store
 from tests.virtual_time import now, run_virtual, until
 from tests.waiting import eventually
-from tests.worlds import COMPUTE_SOURCES, HOSTNAME, NOW, SYSTEM_ID, healthy_compute, reinstalled_compute
+from tests.worlds import (
+    CENTRAL_SOURCES,
+    COMPUTE_SOURCES,
+    HOSTNAME,
+    NOW,
+    SYSTEM_ID,
+    healthy_compute,
+    reinstalled_compute,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -103,12 +111,17 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
         "make_sources",
         lambda config: tuple(s for s in made.doubles.values() if s.name not in config.sources.disable),
     )
+    on_virtual_time(monkeypatch)
+    return made
+
+
+def on_virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's clocks are the loop's."""
     monkeypatch.setattr(app, "make_clock", lambda: lambda: NOW + now())
     monkeypatch.setattr(app, "time", SimpleNamespace(time=lambda: NOW + now()))
     monkeypatch.setattr("mecexporter.sources.base.time", SimpleNamespace(monotonic=now))
     monkeypatch.setattr(app, "aside", at_once)
     monkeypatch.setattr(socket, "gethostname", lambda: "kernel-name")
-    return made
 
 
 async def at_once(function: Callable[..., Any], *args: object) -> Any:
@@ -401,8 +414,9 @@ class TestRoles:
         ("signs", "roles"),
         [
             ({"compute": "x"}, {Role.COMPUTE}),
-            ({"central": "x"}, {Role.CENTRAL}),
-            ({"central": "x", "compute": "y", "northd": "z"}, {Role.CENTRAL, Role.COMPUTE}),
+            ({"OVN_Northbound": "x"}, {Role.CENTRAL}),
+            ({"OVN_Southbound": "x"}, {Role.CENTRAL}),
+            ({"OVN_Northbound": "x", "compute": "y", "northd": "z"}, {Role.CENTRAL, Role.COMPUTE}),
         ],
     )
     def test_by_their_signs(self, node: Node, signs: dict[str, str], roles: set[Role]) -> None:
@@ -439,7 +453,9 @@ class TestRoles:
             async with node.running() as engine:
                 await until(60)
                 assert engine.view().world.roles == {Role.COMPUTE}
-                assert set(engine.view().report.unknown) == {c.name for c in engine.view().report.checks}
+                report = engine.view().report
+                assert set(report.unknown) == {c.name for c in report.checks if Role.COMPUTE in c.roles}
+                assert set(report.not_applicable) == {c.name for c in report.checks if Role.COMPUTE not in c.roles}
                 assert engine._saved().roles == frozenset()
                 assert engine.view().world.memory.roles == frozenset()
                 self.vanish(node)
@@ -807,18 +823,21 @@ def process_saved(engine: Engine) -> bool:
 def test_settings_are_the_configurations(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_text(
-        "ovs: {system_id_policy: ignore}\novn: {shared_hostnames: [a]}\ngrace: {identity: 5s, bridge: 6s}\n"
+        "ovs: {system_id_policy: ignore}\novn: {shared_hostnames: [a]}\n"
+        "grace: {identity: 5s, bridge: 6s, no_writer: 8s}\n"
         "findings: {limit: 7}\nchecks: {disable: [x]}\n"
     )
     made = settings(load(path, known_checks=frozenset({"x"})))
     assert made.system_id_policy is SystemIdPolicy.IGNORE
     assert made.shared_hostnames == {"a"}
     assert (made.grace_identity, made.grace_bridge, made.findings_limit) == (5, 6, 7)
+    assert made.grace_no_writer == 8
     assert made.disabled_checks == {"x"}
 
 
 def test_sources_are_as_configured() -> None:
-    assert {s.name for s in make_sources(Config())} == COMPUTE_SOURCES
+    assert {s.name for s in make_sources(Config())} == COMPUTE_SOURCES | CENTRAL_SOURCES
     off = msgspec.convert({"sources": {"disable": ["vswitchd"]}, "ovn": {"chassis_lookup": {"enabled": False}}}, Config)
-    assert {s.name for s in make_sources(off)} == COMPUTE_SOURCES - {"vswitchd", "chassis_lookup"}
-    assert all(s.deadline <= 5 for s in make_sources(Config()) if s.name != "chassis_lookup")
+    assert {s.name for s in make_sources(off)} == (COMPUTE_SOURCES | CENTRAL_SOURCES) - {"vswitchd", "chassis_lookup"}
+    others = {"chassis_lookup", "ovn_northbound_sync", "ovn_southbound_sync"}
+    assert all(s.deadline <= 5 for s in make_sources(Config()) if s.name not in others)

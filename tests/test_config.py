@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mecexporter.checks.base import discover
-from mecexporter.config import Config, Duration, Rate, effective, load
+from mecexporter.config import Config, Duration, Rate, Window, effective, load
 from mecexporter.errors import ConfigError
+from mecexporter.sources.ovn_db_sync import Audits
 from mecexporter.yamlfile import MAX_BYTES
 
 FIXTURES = Path(__file__).parent / "fixtures" / "config"
@@ -93,6 +94,8 @@ def test_keys_given_leave_their_neighbours_alone(tmp_path: Path) -> None:
         "web: {web_config: /w.yml, local_socket: null}",
         "findings: {limit: 1}",
         "grace: {bridge: &x 5s, identity: *x}",
+        "ovn: {audit: {window: 22:00-05:30, logical_flows: true}}",
+        "ovn: {northbound: {peers: ['tcp:a.example:6641,tcp:b.example:6641']}}",
         "\ufeffroles: auto",
     ],
 )
@@ -207,6 +210,102 @@ def test_rates(text: str, rate: float, again: str | None) -> None:
     assert Rate.parse(str(Rate.parse(text))) == rate
     if again:
         assert str(Rate.parse(text)) == again
+
+
+def at(clock: str) -> float:
+    """Seconds from midnight."""
+    hours, minutes, seconds = (int(part) for part in f"{clock}:00".split(":")[:3])
+    return 3600.0 * hours + 60 * minutes + seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "begin", "end"),
+    [
+        ("01:00-05:30", "01:00", "05:30"),
+        ("22:00-05:30", "22:00", "05:30"),
+        ("00:00-23:59", "00:00", "23:59"),
+        ("23:59-00:00", "23:59", "00:00"),
+        ("12:00-12:00", "12:00", "12:00"),
+    ],
+)
+def test_windows(text: str, begin: str, end: str) -> None:
+    assert Window.parse(text).seconds == (at(begin), at(end))
+    assert str(Window.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "01:00",
+        "01:00-",
+        "1:00-05:30",
+        "01:00-5:30",
+        "01:00-24:00",
+        "01:60-05:30",
+        "01:00 - 05:30",
+        "01:00\u201305:30",
+        "01:00-05:30\n",
+        "-01:00-05:30",
+        "01:00:00-05:30:00",
+        "01-05",
+        3660,
+        None,
+        True,
+        ["01:00", "05:30"],
+    ],
+)
+def test_what_is_no_window(text: object) -> None:
+    with pytest.raises(ValueError, match="is no window: want two times of the day, such as 01:00-05:30"):
+        Window.parse(text)
+
+
+@given(st.lists(st.builds("{:02}:{:02}".format, st.integers(0, 23), st.integers(0, 59)), min_size=2, max_size=2))
+def test_whatever_two_times_are_a_window(times: list[str]) -> None:
+    assert Window.parse("-".join(times)).seconds == (at(times[0]), at(times[1]))
+
+
+@pytest.mark.parametrize(
+    ("window", "inside", "outside"),
+    [
+        pytest.param(
+            "01:00-05:30", ["01:00", "03:00", "05:29:59"], ["00:59:59", "05:30", "12:00", "23:59"], id="by night"
+        ),
+        pytest.param(
+            "22:00-05:30",
+            ["22:00", "23:59:59", "00:00", "05:29:59"],
+            ["05:30", "12:00", "21:59:59"],
+            id="over midnight",
+        ),
+        pytest.param("22:00-00:00", ["22:00", "23:59:59"], ["00:00", "12:00", "21:59:59"], id="until midnight"),
+        pytest.param("00:00-01:00", ["00:00", "00:59:59"], ["01:00", "23:59:59"], id="from midnight"),
+        pytest.param("12:00-12:00", ["00:00", "11:59:59", "12:00", "23:59:59"], [], id="all day"),
+        pytest.param(None, ["00:00", "12:00", "23:59:59"], [], id="none given"),
+    ],
+)
+def test_when_an_audit_may_begin(tmp_path: Path, window: str | None, inside: list[str], outside: list[str]) -> None:
+    config = loaded(tmp_path, yaml.safe_dump({"ovn": {"audit": {"window": window}}}))
+    given = config.ovn.audit.window
+    audits = Audits(every=300, window=given.seconds if given else None)
+    assert [clock for clock in inside if not audits.may_begin(at(clock))] == []
+    assert [clock for clock in outside if audits.may_begin(at(clock))] == []
+
+
+@pytest.mark.parametrize(
+    ("every", "window", "valid"), [(300, None, 900), (300, (1.0, 2.0), 172800), (86400, (1.0, 2.0), 259200)]
+)
+def test_an_audit_is_believed_until_the_next_can_have_been(
+    every: float, window: tuple[float, float] | None, valid: float
+) -> None:
+    assert Audits(every=every, window=window).valid == valid
+
+
+@pytest.mark.parametrize("window", ["22:00-05:30", "01:00-02:00"])
+def test_a_window_is_shown_and_can_be_read_again(tmp_path: Path, window: str) -> None:
+    config = loaded(tmp_path, yaml.safe_dump({"ovn": {"audit": {"window": window, "logical_flows": True}}}))
+    assert effective(config)["ovn"]["audit"] == {"window": window, "logical_flows": True}
+    assert type(effective(config)["ovn"]["audit"]["window"]) is str
+    assert loaded(tmp_path, yaml.safe_dump(effective(config))) == config
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,10 @@ def world(**signs: str) -> World:
     [
         ({}, set()),
         ({"compute": "/p"}, {COMPUTE}),
-        ({"central": "/s"}, {CENTRAL}),
+        ({"OVN_Northbound": "/s"}, {CENTRAL}),
+        ({"OVN_Southbound": "/s"}, {CENTRAL}),
         ({"northd": "/p"}, set()),
-        ({"compute": "/p", "central": "/s"}, {COMPUTE, CENTRAL}),
+        ({"compute": "/p", "OVN_Southbound": "/s", "northd": "/p"}, {COMPUTE, CENTRAL}),
     ],
 )
 def test_by_signs(signs: dict[str, str], found: set[Role]) -> None:
@@ -76,7 +77,7 @@ def test_behind_a_database_that_will_not_tell_there_may_be_a_compute_node(reason
 
 
 def test_as_configured_and_no_other() -> None:
-    hidden = without(world(central="/s"), "ovs", reason=Reason.PERMISSION)
+    hidden = without(world(OVN_Northbound="/s"), "ovs", reason=Reason.PERMISSION)
     remembered = replace(hidden, memory=Memory(roles=frozenset({CENTRAL})))
     assert roles.in_force(remembered, config(roles=["api"])) == {API}
 
@@ -87,9 +88,11 @@ def test_as_configured_and_no_other() -> None:
         ("ovn-controller.pid", {"compute"}),
         ("ovn-controller.7.ctl", {"compute"}),
         ("given.ctl", {"compute"}),
-        ("ovnnb_db.sock", {"central"}),
-        ("ovnsb_db.ctl", {"central"}),
-        ("ovnsb_db.pid", {"central"}),
+        ("ovnnb_db.sock", {"OVN_Northbound"}),
+        ("ovnnb_db.ctl", {"OVN_Northbound"}),
+        ("ovnnb_db.pid", {"OVN_Northbound"}),
+        ("ovnsb_db.ctl", {"OVN_Southbound"}),
+        ("ovnsb_db.pid", {"OVN_Southbound"}),
         ("ovn-northd.pid", {"northd"}),
         ("given-northd.ctl", {"northd"}),
         ("ovs-vswitchd.pid", set()),
@@ -119,4 +122,9 @@ async def test_signs_are_where_the_configuration_says(tmp_path: Path, path: str,
 
 def test_a_server_elsewhere_is_no_sign() -> None:
     given = config(ovn={"northbound": {"database": "tcp:192.0.2.1:6641"}})
-    assert not any("192.0.2.1" in pattern for pattern in roles.signs(given)["central"])
+    assert roles.signs(given)["OVN_Northbound"] == ("/run/ovn/ovnnb_db.ctl", "/run/ovn/ovnnb_db.pid")
+
+
+def test_of_several_endpoints_the_sockets_are_signs() -> None:
+    given = config(ovn={"southbound": {"database": "tcp:192.0.2.1:6642, unix:/a/sb.sock"}})
+    assert roles.signs(given)["OVN_Southbound"] == ("/a/sb.sock", "/run/ovn/ovnsb_db.ctl", "/run/ovn/ovnsb_db.pid")

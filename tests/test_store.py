@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mecexporter.errors import MecExporterError
+from mecexporter.state.ovn_db import Model
 from mecexporter.state.world import Identity, Memory, Role, Version
 from mecexporter.store import FORGETTABLE, Saved, Store, forget
 from tests.waiting import wait_until
@@ -39,6 +40,7 @@ MEMORY = Memory(
     nb_cfg_seen_under="x",
     id_file_seen=True,
     versions={"ovs": Version(version="3.1.0", first_seen=1.5)},
+    models={"OVN_Northbound@local": Model.STANDALONE, "OVN_Southbound@tcp:[2001:db8::1]:6642": Model.CLUSTERED},
 )
 FINDINGS = {"system_id_changed": {"compute-1": 1_800_000_001.5}}
 
@@ -127,6 +129,7 @@ FOREIGN: dict[str, bytes] = {
     "without a format": b"{}",
     "too new": b'{"format": 2, "roles": ["compute"], "something": {"else": 1}}',
     "of the wrong form": b'{"format": 1, "identity": "me"}',
+    "of an unknown model": b'{"format": 1, "models": {"OVN_Northbound@local": "sharded"}}',
     "of an unknown role": b'{"format": 1, "roles": ["gateway"]}',
     "nested without end": b'{"format": 1, "x": ' + b"[" * 200_000,
     "far too large": b'{"format": 1, "x": "' + b"a" * (5 << 20) + b'"}',
@@ -355,7 +358,7 @@ def test_two_at_once_leave_one_of_both(tmp_path: Path) -> None:
 
 FORGOTTEN: dict[str, Callable[[Memory], Any]] = {
     "compute": lambda m: replace(m, roles=frozenset({Role.CENTRAL})),
-    "central": lambda m: replace(m, roles=frozenset({Role.COMPUTE}), northd=False),
+    "central": lambda m: replace(m, roles=frozenset({Role.COMPUTE}), northd=False, models={}),
     "api": lambda m: m,
     "northd": lambda m: replace(m, northd=False),
     "identity": lambda m: replace(m, identity=None, nb_cfg_seen_under=None, id_file_seen=False),

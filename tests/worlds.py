@@ -9,9 +9,24 @@ from mecexporter.checks.base import discover
 from mecexporter.checks.ledger import Ledger
 from mecexporter.errors import Reason
 from mecexporter.metrics.registry import View
+from mecexporter.state.central import source_name
 from mecexporter.state.host import HostFacts, IdFile
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.ovn import Chassis, ChassisLookup, OvnController
+from mecexporter.state.ovn_db import (
+    LOCAL,
+    Database,
+    DatabaseServer,
+    Difference,
+    Globals,
+    Kind,
+    Member,
+    Model,
+    Northd,
+    PairSync,
+    Raft,
+    Replication,
+)
 from mecexporter.state.ovs import (
     Bridge,
     BridgeFlows,
@@ -50,6 +65,12 @@ PEER = "c0ffee00-0000-4000-8000-000000000002"
 REMOTE = "ssl:192.0.2.10:6642"
 OVN_SETTINGS = {"hostname": HOSTNAME, "ovn-encap-ip": "192.0.2.1", "ovn-encap-type": "geneve", "ovn-remote": REMOTE}
 COMPUTE_SOURCES = frozenset({"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host"})
+NB, SB = Database.NORTHBOUND, Database.SOUTHBOUND
+SYNC = {NB: "ovn_northbound_sync", SB: "ovn_southbound_sync"}
+CENTRAL_SOURCES = frozenset({"host", "northd", *SYNC.values(), *(source_name(db, LOCAL) for db in Database)})
+"""On a host of databases; its peers and actives come on top."""
+ACTIVE, STANDBY, THIRD = "192.0.2.11", "192.0.2.12", "192.0.2.13"
+"""Hosts of databases."""
 
 
 def interface(name: str, bridge: str = "br-int", kind: InterfaceKind = InterfaceKind.VIF, **changes: Any) -> Interface:
@@ -189,6 +210,196 @@ def reinstalled_compute() -> World:
     )
 
 
+def address(db: Database, host: str) -> str:
+    """Where a host's server listens for others."""
+    return f"tcp:{host}:{6641 if db is NB else 6642}"
+
+
+def own_socket(db: Database) -> str:
+    """Where it listens on its own host."""
+    return f"unix:/run/ovn/ovn{'nb' if db is NB else 'sb'}_db.sock"
+
+
+def active_server(db: Database, **changes: Any) -> DatabaseServer:
+    """The server that takes writes, as its own host sees it; ``changes`` are fields of DatabaseServer."""
+    cfg = Globals(nb_cfg=21, nb_cfg_at=NOW - 60, sb_cfg=21, sb_cfg_at=NOW - 59.5, hv_cfg=20, hv_cfg_at=NOW - 600)
+    return replace(
+        DatabaseServer(
+            db=db,
+            server=LOCAL,
+            identity=f"{db} on {ACTIVE}",
+            model=Model.STANDALONE,
+            connected=True,
+            leader=None,
+            writable=True,
+            globals=cfg if db is NB else Globals(nb_cfg=21),
+            replication=Replication(standby=False, active=None, connecting=False, exclude_tables=(), reopening=False),
+            memory={"atoms": 240, "backlog": 0, "cells": 340, "monitors": 3, "sessions": 2},
+            version="3.1.0",
+        ),
+        **changes,
+    )
+
+
+def standby_server(db: Database, **changes: Any) -> DatabaseServer:
+    """The server that replicates it, as its own host sees it."""
+    told = Replication(standby=True, active=address(db, ACTIVE), connecting=False, exclude_tables=(), reopening=False)
+    changes = {"identity": f"{db} on {STANDBY}", "writable": False, "replication": told} | changes
+    return active_server(db, **changes)
+
+
+def from_afar(server: DatabaseServer, host: str) -> DatabaseServer:
+    """As another host sees it: by its address, and without its control socket."""
+    label = address(server.db, host)
+    return replace(server, server=label, replication=None, raft=None, memory={}, version=None)
+
+
+def member_server(db: Database, **changes: Any) -> DatabaseServer:
+    """A member of a cluster of three, and its leader."""
+    hosts = {STANDBY: "5e02", THIRD: "5e03"}
+    others = tuple(
+        Member(server_id=sid, address=f"tcp:{host}:{6643 if db is NB else 6644}", reachable=True)
+        for host, sid in hosts.items()
+    )
+    raft = Raft(role="leader", leader="self", term=3, cluster_id=f"{db} cluster", uncommitted=0, others=others)
+    clustered = {"model": Model.CLUSTERED, "leader": True, "replication": None, "raft": raft}
+    return active_server(db, **(clustered | changes))
+
+
+def in_sync(db: Database, standby: str, active: str, **changes: Any) -> PairSync:
+    """A standby whose content is its active's."""
+    tables = ("Logical_Switch", "NB_Global") if db is NB else ("Chassis_Private", "Port_Binding", "SB_Global")
+    return replace(
+        PairSync(
+            db=db,
+            standby=standby,
+            active=active,
+            in_sync=True,
+            last_in_sync=READ,
+            rows={(table, kind): 0 for table in tables for kind in Kind},
+            audited=NOW - 120,
+            audit_seconds=0.4,
+        ),
+        **changes,
+    )
+
+
+def central(*servers: DatabaseServer, pairs: Iterable[PairSync] = ()) -> World:
+    """A host of databases with these servers, its own among them, each of which answers; and northd."""
+    by_source = {source_name(s.db, s.server): s for s in servers}
+    pairs = tuple(pairs)
+    syncs = {SYNC[db]: tuple(p for p in pairs if p.db is db) for db in Database}
+    world = empty_world(NOW, "central-1", Settings())
+    applicable = frozenset({"host", "northd", *by_source, *(name for name, of in syncs.items() if of)})
+    versions = {"kernel": "6.1.0-30-amd64", "ovn": "23.03.1"}
+    world = replace(
+        world,
+        roles=frozenset({Role.CENTRAL}),
+        applicable=applicable,
+        status={s: SourceStatus(last_success=READ, duration=0.004, rounds=4) for s in applicable},
+        memory=Memory(
+            roles=frozenset({Role.CENTRAL}),
+            northd=True,
+            models={source: s.model for source, s in by_source.items()},
+            versions={name: Version(version=v, first_seen=NOW - 86400) for name, v in versions.items()},
+        ),
+        process=Process(cpu_seconds=1.5, resident_bytes=48 << 20, started=NOW - 86400, state_saved=True),
+        databases={source: Fresh(s, READ) for source, s in by_source.items()},
+        endpoints={
+            (s.db, own_socket(s.db) if s.server == LOCAL else s.server): source for source, s in by_source.items()
+        },
+        northd=Fresh(
+            Northd(version="23.03.1", active=True, paused=False, connected=dict.fromkeys(Database, True)), READ
+        ),
+        host=Fresh(replace(healthy_host(), signs={str(db): own_socket(db) for db in Database}), READ),
+    )
+    for name, of in syncs.items():
+        if of:
+            world = world.with_part(name, Fresh(of, READ))
+    return world
+
+
+def healthy_central() -> World:
+    """The host of the actives: it asks its own servers and, as peers, their standbys; its northd works."""
+    return central(
+        *(active_server(db) for db in Database),
+        *(from_afar(standby_server(db), STANDBY) for db in Database),
+        pairs=(in_sync(db, address(db, STANDBY), LOCAL) for db in Database),
+    )
+
+
+def healthy_standby() -> World:
+    """The host of the standbys: it asks its own servers and the actives that they name; its northd stands by."""
+    world = central(
+        *(standby_server(db) for db in Database),
+        *(from_afar(active_server(db), ACTIVE) for db in Database),
+        pairs=(in_sync(db, LOCAL, address(db, ACTIVE)) for db in Database),
+    )
+    return replace(changed(world, "northd", active=False), hostname="central-2")
+
+
+def healthy_third() -> World:
+    """A host that has no servers of its own and is told of both."""
+    world = central(
+        *(from_afar(active_server(db), ACTIVE) for db in Database),
+        *(from_afar(standby_server(db), STANDBY) for db in Database),
+        pairs=(in_sync(db, address(db, STANDBY), address(db, ACTIVE)) for db in Database),
+    )
+    memory = replace(world.memory, northd=False)
+    world = replace(world, hostname="third", memory=memory, applicable=world.applicable - {"northd"})
+    return changed(world, "host", signs={}).with_part("northd", Absent("not asked yet", NOW, NOW))
+
+
+def healthy_member() -> World:
+    """A host whose servers are members, and leaders, of clusters of three."""
+    return central(*(member_server(db) for db in Database))
+
+
+def out_of_sync() -> World:
+    """The actives' host again: rows of Southbound are not what its standby holds."""
+    pair = in_sync(SB, address(SB, STANDBY), LOCAL)
+    rows = {("Port_Binding", Kind.MISSING): 2, ("Chassis_Private", Kind.CHANGED): 1}
+    examples = (
+        Difference("Chassis_Private", "aaaaaaaa-0000-4000-8000-000000000001", Kind.CHANGED),
+        Difference("Port_Binding", "bbbbbbbb-0000-4000-8000-000000000001", Kind.MISSING),
+        Difference("Port_Binding", "bbbbbbbb-0000-4000-8000-000000000002", Kind.MISSING),
+    )
+    differs = replace(pair, in_sync=False, last_in_sync=NOW - 300, rows={**pair.rows, **rows}, examples=examples)
+    return healthy_central().with_part(SYNC[SB], Fresh((differs,), READ))
+
+
+def degraded_member() -> World:
+    """One of the three members of Southbound's cluster can't be reached."""
+    return with_member(healthy_member(), SB, THIRD, reachable=False)
+
+
+def with_member(world: World, db: Database, host: str, *, reachable: bool | None) -> World:
+    """The same World where this host's member sees another one so."""
+    source = source_name(db, LOCAL)
+    part: Any = world.part(source)
+    others = tuple(replace(m, reachable=reachable) if host in m.address else m for m in part.value.raft.others)
+    return changed(world, source, raft=replace(part.value.raft, others=others))
+
+
+def told(world: World, db: Database, **fields: Any) -> World:
+    """The same World where the control socket of this host's server says otherwise of its replication."""
+    source = source_name(db, LOCAL)
+    part: Any = world.part(source)
+    return changed(world, source, replication=replace(part.value.replication, **fields))
+
+
+def asked_too(world: World, server: DatabaseServer, at: str) -> World:
+    """The same World where a server is asked at one more address, which is then its label."""
+    source = source_name(server.db, at)
+    world = replace(
+        world,
+        applicable=world.applicable | {source},
+        status={**world.status, source: SourceStatus(last_success=READ, duration=0.004, rounds=4)},
+        endpoints={**world.endpoints, (server.db, at): source},
+    )
+    return world.with_part(source, Fresh(replace(server, server=at, replication=None, raft=None, memory={}), READ))
+
+
 def without(
     world: World,
     source: str,
@@ -217,10 +428,12 @@ def view_of(world: World, *, checks: Iterable[Check] | None = None, seconds: flo
 
 def _earlier(world: World, seconds: float) -> World:
     earlier = replace(world, now=world.now - seconds)
-    for source in COMPUTE_SOURCES:
+    for source in (*COMPUTE_SOURCES, "northd", *SYNC.values(), *world.databases):
         part = world.part(source)
         if isinstance(part, Fresh):
             earlier = earlier.with_part(source, Fresh(part.value, part.at - seconds))
+        elif part.reason is not Reason.PENDING:
+            earlier = earlier.with_part(source, replace(part, at=part.at - seconds))
     return earlier
 
 

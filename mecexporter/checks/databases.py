@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mecexporter.errors import Reason
-from mecexporter.state.central import known
+from mecexporter.state.central import known, may_be
 from mecexporter.state.observed import Absent, Fresh
-from mecexporter.state.ovn_db import Database, DatabaseServer
+from mecexporter.state.ovn_db import Database, DatabaseServer, Model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 _NOBODY = frozenset({Reason.MISSING, Reason.REFUSED})
 
 
-def databases(world: World) -> Iterator[tuple[Database, tuple[Known, ...]]]:
-    """Each database of which a server is known here, with its servers."""
+def databases(world: World, *models: Model) -> Iterator[tuple[Database, tuple[Known, ...]]]:
+    """Each database of which a server is known here that is, or may be, of one of these models, with those servers."""
     for db in Database:
-        if found := known(world, db):
+        if found := tuple(k for k in known(world, db) if may_be(world, k.source, models)):
             yield db, found
 
 

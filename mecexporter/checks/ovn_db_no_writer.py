@@ -31,7 +31,7 @@ def ovn_db_no_writer(world: World) -> Verdict:
     """One that takes writes is enough; one that can't be told whether it does leaves it open."""
     findings: list[Finding] = []
     missing: list[str] = []
-    for db, found in databases(world):
+    for db, found in databases(world, Model.STANDALONE, Model.CLUSTERED):
         servers = answering(found)
         if any(s.writable for s in servers):
             continue

@@ -32,7 +32,7 @@ def ovn_db_out_of_sync(world: World) -> Verdict:
     """Believe content only; what could not be compared can't be told."""
     findings: list[Finding] = []
     missing: list[str] = []
-    for db, found in databases(world):
+    for db, found in databases(world, Model.STANDALONE):
         # A server that is not there may be a standby, or the active of one: redundancy is not proven.
         missing += silent(found)
         standbys = [s for s in answering(found) if s.is_standby]

@@ -32,22 +32,36 @@ def ovn_db_raft_degraded(world: World) -> Verdict:
     """Each member that answers tells of the others; from afar, those that do not answer are what is seen."""
     findings: list[Finding] = []
     missing: list[str] = []
-    for _, found in databases(world):
-        members = [k for k in found if isinstance(k.seen, Fresh) and k.seen.value.model is Model.CLUSTERED]
+    for _, found in databases(world, Model.CLUSTERED):
+        members = [k for k in found if isinstance(k.seen, Fresh)]
         if not members:
             missing += silent(found)
+        led = any(_has_leader(k.seen.value) for k in members if isinstance(k.seen, Fresh))
         for k in members:
-            findings += _of_member(k)
+            findings += _of_member(k, led=led)
         if members and not any(isinstance(k.seen, Fresh) and k.seen.value.raft for k in members):
             findings += _of_silence(found)
+            missing += [k.source for k in members if isinstance(k.seen, Fresh) and k.seen.value.control_why]
     return tuple(findings) if findings or not missing else Unknown(tuple(missing))
 
 
-def _of_member(k: Known) -> Iterator[Finding]:
+def _has_leader(server: DatabaseServer) -> bool:
+    return server.connected and (server.raft is None or server.raft.leader is not None)
+
+
+def _of_member(k: Known, *, led: bool) -> Iterator[Finding]:
     if not isinstance(k.seen, Fresh):
         return
     server, raft = k.seen.value, k.seen.value.raft
-    if not server.connected or (raft is not None and raft.leader is None):
+    if led and not _has_leader(server):
+        yield Finding(
+            subject=k.subject,
+            summary=f"the member {k.server} of the cluster of {server.db} knows of no leader, though there is one",
+            remedy="see on its host why it can't reach the others; start it again if it does not join them",
+            reads=2,
+            read_at=k.seen.at,
+        )
+    elif not led:
         yield Finding(
             subject=k.subject,
             summary=f"the cluster of {server.db} has no leader that {k.server} knows of: nothing can be written",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mecexporter.checks.base import Finding, Severity, Unknown, check
 from mecexporter.checks.databases import databases, hidden
+from mecexporter.errors import Reason
 from mecexporter.state.central import active_of
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.ovn_db import Model
@@ -30,7 +31,7 @@ def ovn_db_replication_down(world: World) -> Verdict:
     """``sync-status`` goes on saying 'replicating' without a session: see whether it reconnects, and ask its active."""
     findings: list[Finding] = []
     missing: list[str] = []
-    for db, found in databases(world):
+    for db, found in databases(world, Model.STANDALONE):
         down = [
             (k, trouble)
             for k in found
@@ -54,8 +55,6 @@ def ovn_db_replication_down(world: World) -> Verdict:
 
 def _trouble(world: World, server: DatabaseServer) -> str | None:
     """Why a server replicates nobody though it should; None if it does, or need not."""
-    if server.model is not Model.STANDALONE:
-        return None
     active, told = active_of(world, server), server.replication
     if active is not None and isinstance(active.seen, Fresh) and active.seen.value.identity == server.identity and told:
         return f"it is told to replicate itself ({told.active})"
@@ -64,8 +63,10 @@ def _trouble(world: World, server: DatabaseServer) -> str | None:
     if told is not None and (words := _by_itself(told)):
         return words
     if active is None:
-        return "it is not known here whom it replicates, and no other server takes writes"
-    if isinstance(active.seen, Absent):
+        if told is not None:
+            return f"it can't be asked here at the address that it was told: {told.active}"
+        return "it is not known here whom it replicates: not exactly one server takes writes"
+    if isinstance(active.seen, Absent) and active.seen.reason is not Reason.PENDING:
         return f"{active.server} does not answer us: {active.seen.why}"
     return None
 

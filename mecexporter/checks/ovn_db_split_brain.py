@@ -30,12 +30,8 @@ def ovn_db_split_brain(world: World) -> Verdict:
     """A server that does not answer may take writes all the same, unless it is known that nobody is there."""
     findings: list[Finding] = []
     missing: list[str] = []
-    for db, found in databases(world):
-        writers = [
-            k
-            for k in found
-            if isinstance(k.seen, Fresh) and k.seen.value.model is Model.STANDALONE and k.seen.value.writable
-        ]
+    for db, found in databases(world, Model.STANDALONE):
+        writers = [k for k in found if isinstance(k.seen, Fresh) and k.seen.value.writable]
         if len(writers) < 2:
             doubtful = [k.source for k in found if isinstance(k.seen, Fresh) and k.seen.value.writable is None]
             missing += hidden(found) + doubtful

@@ -43,7 +43,7 @@ def checks_markdown() -> str:
     rows = (
         (
             f"`{c.name}`",
-            str(c.severity),
+            " or ".join(c.severities),
             c.title,
             ", ".join(sorted(c.roles)),
             ", ".join(f"`{s}`" for s in c.sources),
@@ -67,6 +67,7 @@ def catalogue_json() -> str:
             {
                 "name": c.name,
                 "severity": c.severity,
+                "severities": c.severities,
                 "title": c.title,
                 "roles": sorted(c.roles),
                 "sources": c.sources,

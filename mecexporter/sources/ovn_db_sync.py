@@ -325,7 +325,7 @@ class Audits:
         if self.window is None:
             return True
         begin, end = self.window
-        return begin <= seconds < end if begin <= end else seconds >= begin or seconds < end
+        return begin <= seconds < end if begin < end else seconds >= begin or seconds < end
 
     @property
     def valid(self) -> float:

@@ -55,15 +55,25 @@ def servers(world: World, db: Database) -> tuple[DatabaseServer, ...]:
     return tuple(k.seen.value for k in known(world, db) if isinstance(k.seen, Fresh))
 
 
+def may_be(world: World, source: str, models: Collection[Model]) -> bool:
+    """Whether a server is of one of these models, or was when it last told; one that never told is like its fellows."""
+    own = _model(world, source)
+    if own is not None:
+        return own in models
+    of = source.partition("@")[0]
+    fellows = (name for name in world.databases if name.startswith(f"{of}@") and name in world.applicable)
+    told = {_model(world, name) for name in fellows} - {None, Model.RELAY}
+    return not told or not told.isdisjoint(models)
+
+
+def _model(world: World, source: str) -> Model | None:
+    seen = world.databases[source]
+    return seen.value.model if isinstance(seen, Fresh) else world.memory.models.get(source)
+
+
 def may_be_of(world: World, models: Collection[Model]) -> bool:
-    """Whether a server of one of these models is known here, or one whose model nobody has told yet."""
-    return any(
-        seen.value.model in models
-        if isinstance(seen, Fresh)
-        else world.memory.models.get(name, None) in (None, *models)
-        for name, seen in world.databases.items()
-        if name in world.applicable
-    )
+    """Whether a server is known here that is, or may be, of one of these models."""
+    return any(may_be(world, name, models) for name in world.databases if name in world.applicable)
 
 
 def by_endpoint(world: World, db: Database, endpoint: str) -> Known | None:

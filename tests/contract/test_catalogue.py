@@ -11,6 +11,7 @@ import pytest
 
 from mecexporter.checks.base import discover as discover_checks
 from mecexporter.metrics import docs
+from mecexporter.state.ovn_db import Model
 from mecexporter.state.world import Role
 
 if TYPE_CHECKING:
@@ -30,6 +31,25 @@ mec_check_evaluable{check}
 mec_finding_info{check,severity,subject}
 mec_check_findings_truncated{check}
 mec_finding_first_seen_timestamp_seconds{check,subject}
+mec_ovn_db_info{db,server,model}
+mec_ovn_db_writable{db,server}
+mec_ovn_db_in_sync{db,server}
+mec_ovn_db_last_in_sync_timestamp_seconds{db,server}
+mec_ovn_db_rows_differing{db,server,table,kind}
+mec_ovn_raft_leader{db}
+mec_ovn_raft_term{db}
+mec_ovn_raft_members{db}
+mec_ovn_raft_members_reachable{db}
+mec_ovn_raft_log_uncommitted_entries{db}
+mec_ovn_northd_active
+mec_ovn_northd_paused
+mec_ovn_northd_connected{db}
+mec_ovn_nb_cfg
+mec_ovn_sb_cfg
+mec_ovn_hv_cfg
+mec_ovn_nb_cfg_timestamp_seconds
+mec_ovn_sb_cfg_timestamp_seconds
+mec_ovn_hv_cfg_timestamp_seconds
 mec_node_info{hostname,kernel,ovs_version,ovn_version}
 mec_system_id_info{origin,system_id}
 mec_ovn_controller_config_info{hostname,encap_type,encap_ip,remote,bridge}
@@ -52,8 +72,26 @@ CHECKS = {
     "tunnel_port_failed": "critical",
     "ovs_interface_failed": "warning",
     "ovs_interface_orphaned": "warning",
+    "ovn_db_no_writer": "critical",
+    "ovn_db_out_of_sync": "critical",
+    "ovn_db_raft_degraded": "warning",
+    "ovn_db_replication_down": "warning",
+    "ovn_db_split_brain": "critical",
+    "ovn_northd_inactive": "critical",
 }
-SOURCES = {"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host"}
+SOURCES = {
+    Role.COMPUTE: {"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host"},
+    Role.CENTRAL: {"northd"},
+}
+STANDALONE, CLUSTERED = Model.STANDALONE, Model.CLUSTERED
+MODELS = {
+    "ovn_db_no_writer": {STANDALONE, CLUSTERED},
+    "ovn_db_out_of_sync": {STANDALONE},
+    "ovn_db_raft_degraded": {CLUSTERED},
+    "ovn_db_replication_down": {STANDALONE},
+    "ovn_db_split_brain": {STANDALONE},
+}
+"""The servers that a check is about; which of them there are decides where it applies."""
 
 
 def promised() -> list[tuple[str, tuple[str, ...]]]:
@@ -85,13 +123,21 @@ def test_checks_are_the_promised_ones_with_their_severity() -> None:
 
 @pytest.mark.parametrize("check", discover_checks(), ids=lambda c: c.name)
 def test_a_check_belongs_to_a_role_and_needs_sources_that_there_are(check: Check) -> None:
-    assert check.roles == {Role.COMPUTE}
-    assert set(check.sources) <= SOURCES
+    (role,) = check.roles
+    assert role is (Role.CENTRAL if check.name.startswith(("ovn_db_", "ovn_northd_")) else Role.COMPUTE)
+    assert set(check.sources) <= SOURCES[role]
+    assert check.models == MODELS.get(check.name, frozenset())
+    assert check.sources or check.models, "it needs something"
     assert check.sources == tuple(sorted(check.sources))
     assert re.fullmatch(r"\d+[smh]", check.alert_for)
     assert check.title
     assert set(check.follows) <= CHECKS.keys() - {check.name}
     assert check.ask.__doc__
+
+
+def test_one_check_has_two_severities() -> None:
+    both = {c.name: [str(s) for s in c.severities] for c in discover_checks() if len(c.severities) > 1}
+    assert both == {"ovn_db_raft_degraded": ["warning", "critical"]}
 
 
 def test_what_follows_from_what_is_no_circle() -> None:
@@ -125,6 +171,9 @@ def test_the_catalogue_for_programs_has_all() -> None:
     catalogue = json.loads(docs.catalogue_json())
     assert {m["name"] for m in catalogue["metrics"]} == DECLARED.keys()
     assert {c["name"]: c["severity"] for c in catalogue["checks"]} == CHECKS
+    assert {c["name"]: c["severities"] for c in catalogue["checks"]} == {
+        c.name: list(c.severities) for c in discover_checks()
+    }
     assert all(m["help"] and m["kind"] and m["stability"] for m in catalogue["metrics"])
     assert {c["name"]: c["alert"] for c in catalogue["checks"]}["system_id_changed"] == "MecSystemIdChanged"
 

@@ -10,7 +10,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mecexporter.metrics.registry import discover
 from mecexporter.metrics.render import Renderer
-from tests.worlds import healthy_compute, reinstalled_compute, view_of
+from tests.worlds import (
+    degraded_member,
+    healthy_central,
+    healthy_compute,
+    out_of_sync,
+    reinstalled_compute,
+    view_of,
+)
 
 if TYPE_CHECKING:
     from mecexporter.state.world import World
@@ -18,7 +25,13 @@ if TYPE_CHECKING:
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 GOLDEN = Path(__file__).parent / "golden"
-WORLDS = {"compute_healthy": healthy_compute(), "compute_reinstalled": reinstalled_compute()}
+WORLDS = {
+    "compute_healthy": healthy_compute(),
+    "compute_reinstalled": reinstalled_compute(),
+    "central_healthy": healthy_central(),
+    "central_out_of_sync": out_of_sync(),
+    "member_degraded": degraded_member(),
+}
 _OWN_VERSIONS = re.compile(r"^(mecexporter_build_info){.*}", re.MULTILINE)
 
 

@@ -128,7 +128,7 @@ RAFT_MEMBERS = Metric(
 )
 RAFT_REACHABLE = Metric(
     name="mec_ovn_raft_members_reachable",
-    help="Those of them that it can reach, itself included.",
+    help="Those of them that it can reach, itself included; absent where it can't be told.",
     labels=("db",),
     stability=Stability.STABLE,
 )
@@ -229,7 +229,8 @@ def ovn_raft(view: View) -> Iterator[Sample]:
         if own.raft is not None:
             yield RAFT_TERM(own.raft.term, db=db)
             yield RAFT_MEMBERS(len(own.raft.others) + 1, db=db)
-            yield RAFT_REACHABLE(sum(m.reachable is not False for m in own.raft.others) + 1, db=db)
+            if all(m.reachable is not None for m in own.raft.others):
+                yield RAFT_REACHABLE(sum(bool(m.reachable) for m in own.raft.others) + 1, db=db)
             yield RAFT_UNCOMMITTED(own.raft.uncommitted, db=db)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ACTIVE = Metric(
     name="mec_ovn_northd_active",
-    help="Whether this host's northd is the one that works (1) or not (0: standby or paused).",
+    help="Whether this host's northd is the one that works (1), or stands by or is paused (0).",
     stability=Stability.STABLE,
 )
 PAUSED = Metric(

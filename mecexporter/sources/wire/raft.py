@@ -13,7 +13,7 @@ _SERVER = re.compile(
     r"^ {4}(?P<name>\S+) \((?:(?P<sid>[0-9a-f]+) at )?(?P<address>\S+?)\)(?P<self> \(self\))?(?P<rest>.*)$",
     re.MULTILINE,
 )
-_LAST = re.compile(r"last msg (\d+) ms ago")
+_LAST = re.compile(r"last msg (\d{1,18}) ms ago")
 _SILENT_ELECTIONS = 2
 """A leader hears from each follower several times in an election timer; after two it would have lost its own leader."""
 
@@ -31,7 +31,7 @@ def parse_cluster_status(text: str) -> Raft:
     keys = {m["key"]: m["value"].strip() for m in _KEY.finditer(head)}
     try:
         role, term = keys["Role"], int(keys["Term"])
-        timer = int(keys.get("Election timer") or 1000)
+        timer = int((keys.get("Election timer") or "1000").split()[0])  # may go on "(changing to 2000)"
         uncommitted = int(keys["Entries not yet committed"])
     except (KeyError, ValueError):
         raise SourceError(Reason.GARBAGE, f"cluster/status: not of a known form: {text!r:.80}") from None
