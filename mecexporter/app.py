@@ -415,7 +415,8 @@ class Engine:
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(_SAVE_EVERY)
-            await aside(self._save, self._saved())
+            if not self._store.holds(saved := self._saved()):
+                await aside(self._save, saved)
 
     def _save(self, saved: Saved) -> None:
         try:

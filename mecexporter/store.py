@@ -127,6 +127,10 @@ class Store:
         self._written = saved
         return saved
 
+    def holds(self, saved: Saved) -> bool:
+        """Whether that is what was written last."""
+        return saved == self._written
+
     def save(self, saved: Saved) -> None:
         """Write the file if it would change.
 
@@ -134,7 +138,7 @@ class Store:
             MecExporterError: it can't be written; names path and reason.
         """
         with self._lock:
-            if saved != self._written:
+            if not self.holds(saved):
                 self._write(saved)
                 self._written = saved
 

@@ -71,6 +71,17 @@ def claims(directory: Path) -> bool:
     return got
 
 
+def test_it_knows_what_it_holds(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert not store.holds(saved())
+    store.save(saved())
+    assert store.holds(saved())
+    assert not store.holds(fresh())
+    again = Store(tmp_path)
+    again.load()
+    assert again.holds(saved())
+
+
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     Store(tmp_path).save(saved())
     loaded = Store(tmp_path).load()

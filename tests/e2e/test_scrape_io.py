@@ -31,7 +31,11 @@ STILL = Pace(intervals={"live": "1h"}, grace={}, found=0, clear=0, heal=0, adopt
 OWN = {"brk", "mmap", "munmap", "mremap", "madvise", "futex", "epoll_wait", "getpid"}
 """What a program asks about itself: memory, its threads' locks, its number, and whether a socket is ready."""
 
-_CALL = re.compile(r"^(?P<thread>\d+) +(?:<\.\.\. )?(?P<name>\w+)(?: resumed>|\()(?P<rest>.*)$")
+REMEMBERED = {"kernel", "ovs", "ovs_schema", "ovn", "system_id"}
+"""What its state file names once every source has answered; then there is nothing more to save."""
+
+_CALL = re.compile(r"^(?P<thread>\d+) +(?:(?P<resumed><\.\.\. )?)(?P<name>\w+)(?: resumed>|\()(?P<rest>.*)$")
+_UNFINISHED = " <unfinished ...>"
 
 
 class Call(NamedTuple):
@@ -63,8 +67,22 @@ def traced(pid: int, output: Path) -> Iterator[None]:
 
 
 def calls(output: Path) -> list[Call]:
-    found = (_CALL.match(line) for line in output.read_text(errors="replace").splitlines())
-    return [Call(m["thread"], m["name"], m["rest"]) for m in found if m]
+    """Each when it had ended; what strace tells in two lines, as another thread called meanwhile, is put together."""
+    begun: dict[str, str] = {}
+    found: list[Call] = []
+    for line in output.read_text(errors="replace").splitlines():
+        if (m := _CALL.match(line)) is None:
+            continue
+        rest = begun.pop(m["thread"], "") + m["rest"] if m["resumed"] else m["rest"]
+        if rest.endswith(_UNFINISHED):
+            begun[m["thread"]] = rest.removesuffix(_UNFINISHED)
+        else:
+            found.append(Call(m["thread"], m["name"], rest))
+    return found
+
+
+def words(state: Path) -> set[str]:
+    return set(re.findall(r'"(\w+)":', state.read_text()))
 
 
 def scrape(port: int, path: str) -> None:
@@ -100,6 +118,8 @@ def answers(seen: list[Call], path: str) -> list[list[Call]]:
 def test_a_scrape_does_no_io(tmp_path: Path) -> None:
     with Site() as site, Watched(site.nodes["c1"], STILL) as exporter:
         wait_until(lambda: "mec_integration_bridge_flows" in exporter.metrics(), 20, "every source has answered")
+        state = site.nodes["c1"].dir / "state" / "state.json"
+        wait_until(lambda: state.exists() and words(state) >= REMEMBERED, 20, "all that it remembers is saved")
         assert exporter.process is not None
         trace = tmp_path / "trace"
         with traced(exporter.process.pid, trace):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 6640
 """OVSDB's, where a connection method names none (ovsdb(7))."""
+_UNREACHABLE = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN})
+"""Nobody answered that nobody listens: who is there may live and do as it likes."""
 READ_BYTES = 256 << 10
 """What a stream takes in one go: asyncio's transports read no more at a time."""
 
@@ -143,7 +145,7 @@ async def connect(endpoint: Endpoint, tls: TlsFiles | None = None) -> tuple[asyn
     except (ConnectionResetError, BrokenPipeError):
         raise SourceError(Reason.CLOSED, f"{endpoint}: hung up while connecting") from None
     except OSError as error:
-        if error.errno == errno.ETIMEDOUT:
+        if error.errno in _UNREACHABLE:
             raise SourceError(Reason.TIMEOUT, f"{endpoint}: {error.strerror}") from None
         raise SourceError(Reason.REFUSED, f"{endpoint}: {error.strerror or error}") from None
 
