@@ -19,7 +19,7 @@ from mecexporter import roles
 from mecexporter.checks import base as checks
 from mecexporter.checks.identity import remember
 from mecexporter.checks.ledger import Ledger, Report
-from mecexporter.errors import MecExporterError, Reason
+from mecexporter.errors import NOBODY, MecExporterError, Reason
 from mecexporter.metrics.registry import View
 from mecexporter.sources.aside import aside
 from mecexporter.sources.base import Supervisor
@@ -302,10 +302,12 @@ class Engine:
             self._log_findings()
 
     def _too_old(self, now: float) -> list[str]:
+        """Sources that were silent for too long since they answered, or since it was seen that nobody is there."""
         return [
             name
             for name, source in self._sources.items()
-            if isinstance(part := self._world.part(name), Fresh) and now - part.at > source.lifetime
+            if now - (part := self._world.part(name)).at > source.lifetime
+            and (isinstance(part, Fresh) or (part.reason in NOBODY and not source.shared))
         ]
 
     def _evaluate(self) -> None:
@@ -315,8 +317,10 @@ class Engine:
         world = replace(self._world, now=now, skew=self._skew(now))
         for name in self._too_old(now):
             part = world.part(name)
-            since = part.at if isinstance(part, Fresh) else now
-            old = Absent(f"the last answer is {now - since:.0f} s old", since, now, Reason.STALE)
+            if isinstance(part, Fresh):
+                old = Absent(f"the last answer is {now - part.at:.0f} s old", part.at, now, Reason.STALE)
+            else:  # a call is under way that gets no answer: whoever is there now is not known not to be
+                old = Absent(f"{part.why}, {now - part.at:.0f} s ago; silent since", part.since, now, Reason.TIMEOUT)
             log.warning("source lost", extra={"source": name, "reason": old.reason, "why": old.why})
             world = world.with_part(name, old)
         world = replace(world, hostname=self._hostname(world))

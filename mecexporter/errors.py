@@ -21,6 +21,10 @@ class Reason(StrEnum):
     INTERNAL = "internal"  # our own fault: the log has the traceback
 
 
+NOBODY = frozenset({Reason.MISSING, Reason.REFUSED})
+"""No file or socket, or nobody behind it: that a daemon does not run is known, not guessed, as it is of a silent one."""
+
+
 class MecExporterError(Exception):
     """The root of what this program raises on purpose."""
 

@@ -241,6 +241,24 @@ class TestStaleness:
 
         scenario(story)
 
+    def test_who_refused_and_then_is_silent_is_not_known_to_be_dead(self, node: Node) -> None:
+        node.doubles["ovn_controller"].deadline = 1000.0
+
+        async def story() -> None:
+            async with node.running() as engine:
+                await until(2)
+                node.says(ovn_controller=REFUSED)
+                await until(62)
+                assert engine.view().report.findings["ovn_controller_disconnected"]
+                node.says(ovn_controller=HANGS)
+                await until(140)
+                part = engine.view().world.ovn_controller
+                assert isinstance(part, Absent)
+                assert part.reason is Reason.TIMEOUT
+                assert "ovn_controller_disconnected" in engine.view().report.unknown
+
+        scenario(story)
+
     def test_it_is_logged_once(self, node: Node, caplog: pytest.LogCaptureFixture) -> None:
         node.doubles["openflow"].deadline = 1000.0
 

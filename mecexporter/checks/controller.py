@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mecexporter.errors import Reason
+from mecexporter.errors import NOBODY
 from mecexporter.state.observed import Absent, Fresh
 
 if TYPE_CHECKING:
@@ -12,13 +12,10 @@ if TYPE_CHECKING:
     from mecexporter.state.ovn import OvnController
     from mecexporter.state.world import World
 
-DEAD = frozenset({Reason.MISSING, Reason.REFUSED})
-"""No pidfile or socket, or nobody behind it: that the daemon is not running is known, not guessed."""
-
 
 def is_dead(controller: Observed[OvnController]) -> bool:
     """Whether it is known not to run; silence is not death."""
-    return isinstance(controller, Absent) and controller.reason in DEAD
+    return isinstance(controller, Absent) and controller.reason in NOBODY
 
 
 def controller_is_down(world: World) -> bool | None:

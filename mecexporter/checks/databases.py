@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mecexporter.errors import Reason
+from mecexporter.errors import NOBODY
 from mecexporter.state.central import known, may_be
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.ovn_db import Database, DatabaseServer, Model
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from mecexporter.state.central import Known
     from mecexporter.state.world import World
-
-_NOBODY = frozenset({Reason.MISSING, Reason.REFUSED})
 
 
 def databases(world: World, *models: Model) -> Iterator[tuple[Database, tuple[Known, ...]]]:
@@ -37,4 +35,4 @@ def silent(found: tuple[Known, ...]) -> list[str]:
 
 def hidden(found: tuple[Known, ...]) -> list[str]:
     """The sources of those that may live, and do as they like, though they do not answer us."""
-    return [k.source for k in found if isinstance(k.seen, Absent) and k.seen.reason not in _NOBODY]
+    return [k.source for k in found if isinstance(k.seen, Absent) and k.seen.reason not in NOBODY]

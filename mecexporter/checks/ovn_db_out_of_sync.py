@@ -68,8 +68,8 @@ def _finding(pair: PairSync, at: float) -> Finding:
             + (f"; for example {rows}" if rows else "")
         ),
         remedy=(
-            "do not promote it. Restart the standby's ovsdb-server: it copies its active anew. If it differs again: "
-            "who writes to it (ovsdb-server's log), and whether a table is kept from replication"
+            "do not promote it. Restart the standby's ovsdb-server: it copies its active anew. If it differs again, "
+            "find out who writes to it (ovsdb-server's log), and whether a table is kept from replication"
         ),
         read_at=at,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mecexporter.checks.base import Finding, Severity, Unknown, check
-from mecexporter.checks.controller import DEAD
+from mecexporter.errors import NOBODY
 from mecexporter.state.observed import Absent
 from mecexporter.state.world import Role
 
@@ -27,7 +27,7 @@ def ovn_northd_inactive(world: World) -> Verdict:
     seen = world.northd
     since = None
     if isinstance(seen, Absent):
-        if seen.reason not in DEAD:
+        if seen.reason not in NOBODY:
             return Unknown(("northd",))
         summary = f"ovn-northd is not running: {seen.why}"
         remedy = (

@@ -21,8 +21,9 @@ _SILENT_ELECTIONS = 2
 def parse_cluster_status(text: str) -> Raft:
     """One member's view of its cluster, of every release since 2.9.
 
-    Who can be reached: both connections of a pair stand (a broken one is put in parentheses), and a leader hears its
-    followers. Followers do not talk to each other, so the time since their last message says nothing.
+    Who can be reached: a connection in either direction stands (a broken one is put in parentheses; one to the member
+    by which ours has joined is called ``->0000`` until either of them starts again), and a leader hears its followers.
+    Followers do not talk to each other, so the time since their last message says nothing.
 
     Raises:
         SourceError: GARBAGE, where it lacks what every release prints.
@@ -64,7 +65,7 @@ def parse_cluster_status(text: str) -> Raft:
 def _reachable(name: str, connections: list[str], rest: str, timer: int, *, leads: bool) -> bool | None:
     if not connections:
         return None
-    if f"->{name}" not in connections or f"(<-{name})" in connections:
+    if not {f"->{name}", f"<-{name}"} & set(connections):
         return False
     if leads and (last := _LAST.search(rest)) is not None:
         return int(last[1]) < _SILENT_ELECTIONS * timer

@@ -1,0 +1,302 @@
+"""The databases' incidents and the fail-over in stages, on real pairs and clusters, told by real exporters.
+
+Each trouble is brought about on a pair that is well, seen by an exporter on the active's host and one on the standby's,
+and repaired; what is found, what can't be told meanwhile, and nothing else.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.lab.central import DATABASES, NOBODY, CentralExporter, Host, Pair, replicates
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.root
+
+QUICK: dict[str, dict[str, object]] = {
+    "intervals": {"live": "1s", "audit": "3s"},
+    "grace": {"db_sync": "3s", "no_writer": "3s"},
+}
+FOUND = 30  # seconds; a call over TCP that gets no answer is believed to be lost after ten
+CLEAR = 60  # a call that hangs must first give up, and back-off ends at ten intervals
+LANES = 4
+
+NO_WRITER, OUT_OF_SYNC = "ovn_db_no_writer", "ovn_db_out_of_sync"
+REPLICATION, SPLIT, NORTHD = "ovn_db_replication_down", "ovn_db_split_brain", "ovn_northd_inactive"
+NONE: frozenset[str] = frozenset()
+
+
+def checks(*names: str) -> frozenset[str]:
+    return frozenset(names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What one exporter must say, may besides, and can't tell."""
+
+    must: frozenset[str] = NONE
+    may: frozenset[str] = NONE
+    unknown: frozenset[str] = NONE
+    may_not_tell: frozenset[str] = NONE
+
+
+WELL = Seen()
+UNPROVEN = Seen(unknown=checks(OUT_OF_SYNC))
+"""A server is known to be gone: nothing is wrong, but there is no standby that could be believed."""
+PARTED = Seen(unknown=checks(OUT_OF_SYNC, SPLIT, REPLICATION))
+"""A server is silent: it may do anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trouble:
+    """What is done to a pair, what each host's exporter then says, and how it is repaired."""
+
+    begin: Callable[[Pair], object]
+    end: Callable[[Pair], object]
+    ca: Seen
+    cb: Seen
+    heal: float = CLEAR
+
+
+def sync_again(host: Host, active: Host) -> None:
+    for db in DATABASES:
+        host.replicate(db, active.tcp(db))
+        wait_until(lambda: replicates(host, db), 20, f"{db} of {host.name} replicates")  # noqa: B023  # called here
+
+
+def start_standby(pair: Pair, *options: str) -> None:
+    pair.cb.start("nb", *(options or (f"--sync-from={pair.ca.tcp('nb')}",)))
+
+
+def restart_standby(pair: Pair, *options: str) -> None:
+    pair.cb.kill("nb")
+    start_standby(pair, *options)
+
+
+def start_empty(pair: Pair) -> None:
+    """A standby that never had a session."""
+    pair.cb.kill("nb")
+    (pair.cb.dir / "nb.db").rename(pair.cb.dir / "nb.old")
+    start_standby(pair, f"--sync-from={NOBODY}")
+
+
+def exclude_a_table(pair: Pair) -> None:
+    leave_out(pair, "OVN_Northbound:DNS")
+    pair.ca.nbctl("create", "DNS", "records:a=b")
+
+
+def leave_out(pair: Pair, tables: str) -> None:
+    pair.cb.appctl("nb", "ovsdb-server/set-sync-exclude-tables", tables)
+    wait_until(lambda: replicates(pair.cb, "nb"), 20, "it replicates")
+
+
+def change_by_hand(pair: Pair) -> None:
+    """A row of the standby that its active does not have, in a table that it has stopped to replicate."""
+    pair.cb.promote("nb")
+    pair.cb.nbctl("create", "Address_Set", "name=by_hand")
+    pair.cb.appctl("nb", "ovsdb-server/set-sync-exclude-tables", "OVN_Northbound:Address_Set")
+    pair.cb.appctl("nb", "ovsdb-server/connect-active-ovsdb-server")
+    wait_until(lambda: replicates(pair.cb, "nb"), 20, "it replicates")
+
+
+LOST_WRITER = checks(NO_WRITER, REPLICATION)
+
+TROUBLES = {
+    "northd paused": Trouble(
+        begin=lambda p: p.ca.appctl("ovn-northd", "pause"),
+        end=lambda p: p.ca.appctl("ovn-northd", "resume"),
+        ca=Seen(must=checks(NORTHD)), cb=WELL,
+    ),
+    "northd dead": Trouble(
+        begin=lambda p: p.ca.kill("ovn-northd"), end=lambda p: p.ca.start_northd(),
+        ca=Seen(must=checks(NORTHD)), cb=WELL,
+    ),
+    "active dead": Trouble(
+        begin=lambda p: p.ca.kill("nb"), end=lambda p: p.ca.start("nb"),
+        ca=Seen(must=LOST_WRITER | checks(NORTHD), unknown=checks(OUT_OF_SYNC)),
+        cb=Seen(must=LOST_WRITER, unknown=checks(OUT_OF_SYNC)),
+    ),
+    "southbound's active dead": Trouble(
+        begin=lambda p: p.ca.kill("sb"), end=lambda p: p.ca.start("sb"),
+        ca=Seen(must=LOST_WRITER | checks(NORTHD), unknown=checks(OUT_OF_SYNC)),
+        cb=Seen(must=LOST_WRITER, unknown=checks(OUT_OF_SYNC)),
+    ),
+    "active stopped": Trouble(
+        begin=lambda p: p.ca.suspend("nb"), end=lambda p: p.ca.resume("nb"),
+        ca=Seen(must=LOST_WRITER, may=checks(NORTHD), unknown=checks(OUT_OF_SYNC, SPLIT)),
+        cb=Seen(must=LOST_WRITER, unknown=checks(OUT_OF_SYNC, SPLIT)),
+    ),
+    "link cut without a reset": Trouble(
+        begin=lambda p: p.cb.cut(), end=lambda p: p.cb.mend(),
+        ca=PARTED, cb=Seen(must=LOST_WRITER, unknown=checks(OUT_OF_SYNC, SPLIT)),
+        heal=120,  # the standby's own session to its active wakes after a minute
+    ),
+    "standby dead": Trouble(
+        begin=lambda p: p.cb.kill("nb"), end=start_standby, ca=UNPROVEN, cb=UNPROVEN,
+    ),
+    "told another active, not yet connected to it": Trouble(
+        begin=lambda p: p.cb.appctl("nb", "ovsdb-server/set-active-ovsdb-server", NOBODY),
+        end=lambda p: sync_again(p.cb, p.ca),
+        ca=WELL, cb=Seen(must=checks(REPLICATION), unknown=checks(OUT_OF_SYNC), may_not_tell=checks(SPLIT)),
+    ),
+    "told an active that is not there": Trouble(
+        begin=lambda p: p.cb.replicate("nb", NOBODY), end=lambda p: sync_again(p.cb, p.ca),
+        ca=Seen(may=checks(OUT_OF_SYNC)),
+        cb=Seen(must=checks(REPLICATION), unknown=checks(OUT_OF_SYNC), may_not_tell=checks(SPLIT)),
+    ),
+    "never connected": Trouble(
+        begin=start_empty,
+        end=restart_standby,
+        ca=Seen(must=checks(OUT_OF_SYNC)),
+        cb=Seen(must=checks(REPLICATION), unknown=checks(OUT_OF_SYNC), may_not_tell=checks(SPLIT)),
+    ),
+    "told to replicate itself": Trouble(
+        begin=lambda p: p.cb.replicate("nb", p.cb.tcp("nb")), end=lambda p: sync_again(p.cb, p.ca),
+        ca=Seen(must=checks(SPLIT)), cb=Seen(must=checks(SPLIT, REPLICATION)),
+    ),
+    "two actives": Trouble(
+        begin=lambda p: p.cb.promote("nb", "sb"), end=lambda p: sync_again(p.cb, p.ca),
+        ca=Seen(must=checks(SPLIT)), cb=Seen(must=checks(SPLIT)),
+    ),
+    "a table excluded": Trouble(
+        begin=exclude_a_table,
+        end=lambda p: leave_out(p, ""),
+        ca=Seen(must=checks(OUT_OF_SYNC)), cb=WELL,
+    ),
+    "a row changed by hand": Trouble(
+        begin=change_by_hand, end=lambda p: leave_out(p, ""),
+        ca=Seen(must=checks(OUT_OF_SYNC), may=checks(SPLIT)), cb=Seen(may=checks(SPLIT)),
+    ),
+}  # fmt: skip
+
+
+@dataclass
+class Told:
+    """What one exporter said of a trouble: once it was as expected or the time was up; and all it ever opened."""
+
+    found: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+    opened: set[str] = field(default_factory=set)
+    summaries: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Story:
+    ca: Told
+    cb: Told
+    healed: bool
+
+
+def peers(*hosts: Host) -> dict[Any, dict[str, object]]:
+    return {db: {"peers": [host.tcp(db) for host in hosts]} for db in DATABASES}
+
+
+def within(condition: Callable[[], bool], seconds: float) -> bool:
+    try:
+        wait_until(condition, seconds, "the condition")
+    except AssertionError:
+        return False
+    return True
+
+
+def is_well(exporter: CentralExporter) -> bool:
+    document = exporter.findings()
+    return not document["findings"] and not document["unknown"] and not document["pending"]
+
+
+def as_expected(exporter: CentralExporter, expected: Seen, told: Told) -> bool:
+    document = exporter.findings()
+    told.found = {f["check"] for f in document["findings"]}
+    told.unknown = {u["check"] for u in document["unknown"]}
+    told.opened |= told.found
+    told.summaries = [f["summary"] for f in document["findings"]]
+    return agrees(told, expected)
+
+
+def agrees(told: Told, expected: Seen) -> bool:
+    return (
+        expected.must <= told.found <= expected.must | expected.may
+        and expected.unknown <= told.unknown <= expected.unknown | expected.may_not_tell
+    )
+
+
+def suffer(trouble: Trouble) -> Story:
+    """On a pair of its own."""
+    with Pair() as pair, ExitStack() as stack:
+        ca, cb = (
+            stack.enter_context(CentralExporter(host, peers(pair.ca, pair.cb), **QUICK)) for host in (pair.ca, pair.cb)
+        )
+        wait_until(lambda: is_well(ca) and is_well(cb), 60, "all is well before")
+        story = Story(Told(), Told(), healed=False)
+        trouble.begin(pair)
+
+        def both() -> bool:
+            told = [as_expected(ca, trouble.ca, story.ca), as_expected(cb, trouble.cb, story.cb)]
+            return all(told)
+
+        within(both, FOUND)
+        # What is wrong from the outset shows at once; what follows from it wrongly shows later.
+        settled = time.monotonic() + 5
+        within(lambda: not both() or time.monotonic() > settled, 6)
+        trouble.end(pair)
+        story.healed = within(lambda: is_well(ca) and is_well(cb), trouble.heal)
+    return story
+
+
+class Stories:
+    """Several pairs at once: nearly all of the time is waiting."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._told: dict[str, Future[Story]] = {name: Future() for name in names}
+        self._waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+        for name in names:
+            self._waiting.put(name)
+        self._pool = ThreadPoolExecutor(LANES, thread_name_prefix="lane")
+        for _ in range(LANES):
+            self._pool.submit(self._run)
+
+    def of(self, name: str) -> Story:
+        return self._told[name].result()
+
+    def close(self) -> None:
+        while not self._waiting.empty():
+            self._waiting.get_nowait()
+        self._pool.shutdown()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                name = self._waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                self._told[name].set_result(suffer(TROUBLES[name]))
+            except Exception as error:  # noqa: BLE001  # the test that waits for it is to have it
+                self._told[name].set_exception(error)
+
+
+@pytest.fixture(scope="module")
+def stories(request: pytest.FixtureRequest) -> Iterator[Stories]:
+    calls = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
+    running = Stories([call.params["name"] for call in calls if call and call.params.get("name") in TROUBLES])
+    yield running
+    running.close()
+
+
+@pytest.mark.parametrize("name", TROUBLES)
+def test_trouble(stories: Stories, name: str) -> None:
+    trouble, story = TROUBLES[name], stories.of(name)
+    for told, expected in ((story.ca, trouble.ca), (story.cb, trouble.cb)):
+        assert agrees(told, expected), f"{told} is not {expected}"
+        assert told.opened <= expected.must | expected.may, told
+    assert story.healed, "not all is well after the repair"
