@@ -22,7 +22,7 @@ class Reason(StrEnum):
 
 
 NOBODY = frozenset({Reason.MISSING, Reason.REFUSED})
-"""No file or socket, or nobody behind it: that a daemon does not run is known, not guessed, as it is of a silent one."""
+"""No file or socket, or nobody behind it: that a daemon does not run is known; of a silent one it is not."""
 
 
 class MecExporterError(Exception):

@@ -20,7 +20,7 @@ from mecexporter.state.ovn_db import Database, Kind, PairSync
 from mecexporter.state.world import Settings, World, empty_world
 from tests.faults.link import Link
 from tests.sources.daemons import Server, run, running, short_dir
-from tests.waiting import answers, wait_until
+from tests.waiting import answers, eventually, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -221,7 +221,7 @@ class TestChurn:
             assert b'"error":null' in answer, answer
             done += len(ops)
 
-        while (passed := time.monotonic() - began) < seconds:
+        while time.monotonic() - began < seconds:
             await transact(
                 {"op": "insert", "table": "Address_Set", "row": {"name": f"as{done}"}},
                 {"op": "update", "table": "NB_Global", "where": [], "row": {"nb_cfg": done}},
@@ -232,8 +232,7 @@ class TestChurn:
                     "where": [["name", "==", f"as{(done - 400) % 500}-{done - 400}"]],
                 },
             )
-            if done > rate * passed:
-                await asyncio.sleep(done / rate - passed)
+            await eventually(lambda: done <= rate * (time.monotonic() - began), 5, "the next is due")
         writer.close()
         return done
 
@@ -250,6 +249,7 @@ class TestChurn:
                 writing = asyncio.create_task(self.write(active, seconds, rate))
                 looks = 0
                 while not writing.done():
+                    due = time.monotonic() + 0.1
                     seen = await watch.look()
                     assert seen.in_sync is True, seen
                     assert counted(seen) == {}
@@ -257,7 +257,7 @@ class TestChurn:
                     if looks % 20 == 0:
                         await asyncio.to_thread(active.appctl, "ovsdb-server/compact")
                         await asyncio.to_thread(standby.appctl, "ovsdb-server/compact")
-                    await asyncio.sleep(0.1)
+                    await eventually(lambda: time.monotonic() > due, 1, "the next look is due")  # noqa: B023  # called here
                 assert await writing >= 0.5 * rate * seconds
                 assert looks >= seconds
 
