@@ -131,6 +131,27 @@ def test_state_is_mounted_where_the_config_says(tmp_path: Path) -> None:
     assert {"name": "state", "mountPath": "/var/lib/other"} in container["volumeMounts"]
 
 
+def test_hosts_of_databases_take_a_release_of_their_own_with_certificates(tmp_path: Path) -> None:
+    files = {"private_key": "/etc/ovn-tls/tls.key", "certificate": "/etc/ovn-tls/tls.crt",
+             "ca_certificate": "/etc/ovn-tls/ca.crt"}  # fmt: skip
+    values = {
+        "nodeSelector": {"openstack-control-plane": "enabled"},
+        "prometheusRule": {"enabled": False},
+        "dashboards": {"enabled": False},
+        "ovnTlsSecret": "ovn-certificates",
+        "config": {"ovn": {"tls": files, "northbound": {"peers": ["ssl:192.0.2.12:6641"]}}},
+    }
+    manifests = render(tmp_path, values, "--api-versions", OPERATOR)
+    assert not of_kind(manifests, "PrometheusRule")
+    (daemonset,) = of_kind(manifests, "DaemonSet")
+    pod = daemonset["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert {"name": "ovn-tls", "mountPath": "/etc/ovn-tls", "readOnly": True} in container["volumeMounts"]
+    secret = {"secretName": "ovn-certificates", "defaultMode": 0o400}
+    assert {"name": "ovn-tls", "secret": secret} in pod["volumes"]
+    assert yaml.safe_load(rendered_config(manifests))["ovn"]["tls"] == files
+
+
 @pytest.mark.parametrize(
     ("values", "key"),
     [
