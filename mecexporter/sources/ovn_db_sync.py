@@ -13,8 +13,9 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -39,6 +40,15 @@ log = logging.getLogger(__name__)
 _MARKERS = {Database.NORTHBOUND: ("NB_Global",), Database.SOUTHBOUND: ("SB_Global", "Chassis_Private")}
 _BY_NUMBER = frozenset({"Logical_Flow", "Logical_DP_Group"})
 """Tables of Southbound that northd makes of the others: their rows are only counted, unless asked for."""
+
+_PARTS: dict[str, tuple[list[list[Any]], ...]] = {
+    "Logical_Flow": (
+        [["table_id", "<", 6]],
+        *([["table_id", ">=", low], ["table_id", "<", high]] for low, high in pairwise((6, 9, 12, 18, 24))),
+        [["table_id", ">=", 24]],
+    )
+}
+"""What is asked of a table in one go: the server answers nobody else while it writes half a million UUIDs."""
 
 NUMBER = "*"
 """In a row's place, the number of a table's rows."""
@@ -78,10 +88,12 @@ class Side:
         return await self._client.get_schema(self._db)
 
     async def uuids(self, table: str) -> list[str]:
-        """Of all rows of a table."""
-        began = time.monotonic()
-        found = await self._client.uuids(self._db, table)
-        self.took = time.monotonic() - began
+        """Of all rows of a table; of one that may be very large part by part."""
+        found: list[str] = []
+        for where in _PARTS.get(table, ([],)):
+            began = time.monotonic()
+            found += await self._client.uuids(self._db, table, where)
+            self.took = time.monotonic() - began
         return found
 
     async def digests(self, table: str, columns: Sequence[str], uuids: Iterable[str]) -> dict[str, int]:
@@ -129,7 +141,8 @@ class Pair:
         self._rows: dict[str, dict[str, _Row]] = {}  # table -> UUID
         self._more: dict[str, Counter[Kind]] = {}  # of a table, rows beyond those
         self._tables: frozenset[str] = frozenset()  # of the last audit
-        self._audited: float | None = None
+        self._audited: float | None = None  # Unix time
+        self._audited_at = 0.0  # the same on the clock that is never set
         self._audit_seconds: float | None = None
         self._valid = audits.valid
         self._due = 0.0
@@ -143,8 +156,9 @@ class Pair:
         """
         columns = await self._columns()
         markers = _MARKERS[self._db]
+        self._rows = {table: rows for table, rows in self._rows.items() if table in columns}
         for table, rows in list(self._rows.items()):
-            if table in columns and table not in markers:
+            if rows and table not in markers:
                 await self._compare(table, columns[table], list(rows))
         for table in markers:
             if table in columns:
@@ -172,7 +186,7 @@ class Pair:
             self._due = min(self._due, time.monotonic() + _AGAIN)
 
     def _believable(self) -> bool:
-        return self._audited is not None and time.time() - self._audited < self._valid
+        return self._audited is not None and time.monotonic() - self._audited_at < self._valid
 
     def result(self, standby: str, active: str, why: str | None) -> PairSync:
         """What is known now; ``why`` is what kept the last look from telling, None if nothing did."""
@@ -204,10 +218,10 @@ class Pair:
         columns = await self._columns()
         for table in sorted(columns):
             await self._compare(table, columns[table])
-            await asyncio.sleep(_REST * (self._standby.took + self._active.took))
-        self._rows = {table: rows for table, rows in self._rows.items() if table in columns}
+            await self._rest()
         self._tables = frozenset(columns)
-        self._audited, self._audit_seconds = time.time(), time.monotonic() - began
+        self._audited, self._audited_at = time.time(), time.monotonic()
+        self._audit_seconds = self._audited_at - began
 
     def _confirmed(self) -> dict[tuple[str, Kind], int]:
         """Rows that differ for certain, of every table that was audited."""
@@ -288,9 +302,10 @@ class Pair:
                 more[kind] += 1
                 continue
             known = before.get(uuid)
-            if known is None or known.standby != standby:
-                known = _Row(standby, kind, now)
-            rows[uuid] = replace(known, kind=kind, confirmed=now - known.since >= self._grace)
+            if known is not None and known.standby == standby:
+                rows[uuid] = replace(known, kind=kind, confirmed=now - known.since >= self._grace)
+            else:
+                rows[uuid] = _Row(standby, kind, now)
         self._rows[table] = rows
         if whole:
             self._more[table] = more

@@ -230,13 +230,13 @@ class OvsdbClient:
         found = await self.transact(db, *ops) if ops else []
         return {uuid: rows[0] for uuid, rows in zip(uuids, found, strict=True) if rows}
 
-    async def uuids(self, db: str, table: str) -> list[str]:
-        """Of all rows of a table: how many there are, and which.
+    async def uuids(self, db: str, table: str, where: Sequence[Any] = ()) -> list[str]:
+        """Of all rows of a table, or of those for which all conditions hold: how many there are, and which.
 
         Raises:
             SourceError: as :meth:`rows_raw`.
         """
-        op = orjson.dumps({"op": "select", "table": table, "where": [], "columns": ["_uuid"]})
+        op = orjson.dumps({"op": "select", "table": table, "where": list(where), "columns": ["_uuid"]})
         return [uuid.decode() for uuid in _UUID.findall(await self._raw(db, table, op, results=1))]
 
     async def rows_raw(self, db: str, table: str, columns: Iterable[str], uuids: Sequence[str]) -> bytes:
