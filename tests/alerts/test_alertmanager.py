@@ -121,6 +121,21 @@ def test_a_cause_silences_what_is_declared_to_follow_from_it_on_its_node_only(
     judged(alertmanager, node["instance"], want | {f"{alert_name(name)}south": "active" for name in elsewhere})
 
 
+def test_a_cluster_without_a_leader_silences_that_it_has_lost_a_member(alertmanager: str) -> None:
+    alert = {"alertname": "MecOvnDbRaftDegraded", "instance": "raft"}
+    post(alertmanager, {**alert, "severity": "warning", "site": "north"})
+    judged(alertmanager, "raft", {"MecOvnDbRaftDegradednorth": "active"})
+    post(alertmanager, {**alert, "severity": "critical", "site": "north"})
+
+    def by_severity() -> dict[str, str]:
+        found: list[dict[str, Any]] = json.loads(get(f"http://{alertmanager}/api/v2/alerts") or "[]")
+        return {a["labels"]["severity"]: a["status"]["state"] for a in found if a["labels"]["instance"] == "raft"}
+
+    wait_until(
+        lambda: by_severity() == {"critical": "active", "warning": "suppressed"}, 10, "the warning is suppressed"
+    )
+
+
 def test_what_ovn_controller_alone_can_tell_follows_from_its_death(alertmanager: str) -> None:
     node = {"instance": "dead"}
     post(
