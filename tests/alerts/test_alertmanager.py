@@ -88,7 +88,7 @@ def states(address: str, instance: str) -> dict[str, str]:
     return {
         alert["labels"]["alertname"] + alert["labels"].get("site", ""): alert["status"]["state"]
         for alert in found
-        if alert["labels"]["instance"] == instance
+        if alert["labels"].get("instance", "") == instance
     }
 
 
@@ -129,11 +129,28 @@ def test_a_cluster_without_a_leader_silences_that_it_has_lost_a_member(alertmana
 
     def by_severity() -> dict[str, str]:
         found: list[dict[str, Any]] = json.loads(get(f"http://{alertmanager}/api/v2/alerts") or "[]")
-        return {a["labels"]["severity"]: a["status"]["state"] for a in found if a["labels"]["instance"] == "raft"}
+        return {a["labels"]["severity"]: a["status"]["state"] for a in found if a["labels"].get("instance") == "raft"}
 
     wait_until(
         lambda: by_severity() == {"critical": "active", "warning": "suppressed"}, 10, "the warning is suppressed"
     )
+
+
+def test_sites_counted_as_one_silence_their_writers_but_not_those_of_a_site_with_a_label(alertmanager: str) -> None:
+    post(
+        alertmanager,
+        {"alertname": "MecOvnSitesCountedAsOne", "db": "OVN_Northbound"},
+        {"alertname": "MecOvnSiteWritersMany", "db": "OVN_Northbound"},
+        {"alertname": "MecOvnSiteRaftLeaders", "db": "OVN_Southbound"},
+        {"alertname": "MecOvnSiteWritersMany", "db": "OVN_Northbound", "site": "north"},
+    )
+    want = {
+        "MecOvnSitesCountedAsOne": "active",
+        "MecOvnSiteWritersMany": "suppressed",
+        "MecOvnSiteRaftLeaders": "active",
+        "MecOvnSiteWritersManynorth": "active",
+    }
+    judged(alertmanager, "", want)
 
 
 def test_what_ovn_controller_alone_can_tell_follows_from_its_death(alertmanager: str) -> None:
