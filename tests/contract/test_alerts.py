@@ -139,7 +139,7 @@ def test_runbook_has_its_sections_and_names_what_exists(alert: str) -> None:
 
 
 def test_nothing_is_left_over() -> None:
-    assert {path.stem for path in RUNBOOKS.iterdir()} == {"README", *ALERTS}
+    assert {path.stem for path in RUNBOOKS.iterdir()} == {"README", "failover", *ALERTS}
     assert {path.name.removesuffix(".test.yaml") for path in CASES.glob("*.yaml")} == {"healthy_site", *ALERTS}
     index = (RUNBOOKS / "README.md").read_text()
     assert sorted(re.findall(r"\((Mec\w+)\.md\)", index)) == ALERTS
