@@ -88,7 +88,7 @@ def states(address: str, instance: str) -> dict[str, str]:
     return {
         alert["labels"]["alertname"] + alert["labels"].get("site", ""): alert["status"]["state"]
         for alert in found
-        if alert["labels"]["instance"] == instance
+        if alert["labels"].get("instance", "") == instance
     }
 
 
@@ -119,6 +119,38 @@ def test_a_cause_silences_what_is_declared_to_follow_from_it_on_its_node_only(
     )
     want = {alert_name(c.name) + suffix: "suppressed" if c.name in follows else "active" for c in here}
     judged(alertmanager, node["instance"], want | {f"{alert_name(name)}south": "active" for name in elsewhere})
+
+
+def test_a_cluster_without_a_leader_silences_that_it_has_lost_a_member(alertmanager: str) -> None:
+    alert = {"alertname": "MecOvnDbRaftDegraded", "instance": "raft"}
+    post(alertmanager, {**alert, "severity": "warning", "site": "north"})
+    judged(alertmanager, "raft", {"MecOvnDbRaftDegradednorth": "active"})
+    post(alertmanager, {**alert, "severity": "critical", "site": "north"})
+
+    def by_severity() -> dict[str, str]:
+        found: list[dict[str, Any]] = json.loads(get(f"http://{alertmanager}/api/v2/alerts") or "[]")
+        return {a["labels"]["severity"]: a["status"]["state"] for a in found if a["labels"].get("instance") == "raft"}
+
+    wait_until(
+        lambda: by_severity() == {"critical": "active", "warning": "suppressed"}, 10, "the warning is suppressed"
+    )
+
+
+def test_sites_counted_as_one_silence_their_writers_but_not_those_of_a_site_with_a_label(alertmanager: str) -> None:
+    post(
+        alertmanager,
+        {"alertname": "MecOvnSitesCountedAsOne", "db": "OVN_Northbound"},
+        {"alertname": "MecOvnSiteWritersMany", "db": "OVN_Northbound"},
+        {"alertname": "MecOvnSiteRaftLeaders", "db": "OVN_Southbound"},
+        {"alertname": "MecOvnSiteWritersMany", "db": "OVN_Northbound", "site": "north"},
+    )
+    want = {
+        "MecOvnSitesCountedAsOne": "active",
+        "MecOvnSiteWritersMany": "suppressed",
+        "MecOvnSiteRaftLeaders": "active",
+        "MecOvnSiteWritersManynorth": "active",
+    }
+    judged(alertmanager, "", want)
 
 
 def test_what_ovn_controller_alone_can_tell_follows_from_its_death(alertmanager: str) -> None:

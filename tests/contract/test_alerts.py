@@ -52,12 +52,15 @@ def expected(test: dict[str, Any], alert: str) -> list[list[Any]]:
 
 @each_check
 def test_check_has_one_alert_as_declared(check: Check) -> None:
-    [rule] = [rule for rule in RULES if rule["alert"] == alert_name(check.name)]
-    assert rule["labels"] == {"severity": check.severity}
-    assert rule["for"] == check.alert_for
-    assert rule["keep_firing_for"] == "10m"
-    assert f'{{check="{check.name}"}}' in rule["expr"]
-    assert metrics(rule["expr"]) <= {"mec_finding_info", "mec_check_findings"}
+    """Of one rule for each severity that its findings may bear."""
+    rules = [rule for rule in RULES if rule["alert"] == alert_name(check.name)]
+    assert [rule["labels"] for rule in rules] == [{"severity": severity} for severity in check.severities]
+    for rule in rules:
+        own = f',severity="{rule["labels"]["severity"]}"' if check.worst else ""
+        assert f'{{check="{check.name}"{own}}}' in rule["expr"]
+        assert rule["for"] == check.alert_for
+        assert rule["keep_firing_for"] == "10m"
+        assert metrics(rule["expr"]) <= {"mec_finding_info", "mec_check_findings"}
 
 
 @each_check
@@ -95,7 +98,9 @@ def test_rule_names_only_what_is_declared(rule: Rule) -> None:
 @each_alert
 def test_alert_has_cases_where_it_fires_and_where_it_is_silent(alert: str) -> None:
     tests = cases(alert)
-    assert any(t["name"].startswith("fires") and any(expected(t, alert)) for t in tests)
+    fired = [a for t in tests if t["name"].startswith("fires") for got in expected(t, alert) for a in got]
+    declared = {rule["labels"]["severity"] for rule in RULES if rule["alert"] == alert}
+    assert {a["exp_labels"]["severity"] for a in fired} == declared
     silent = [t for t in tests if t["name"].startswith("stays silent")]
     assert silent
     assert not any(any(expected(t, alert)) for t in silent)
@@ -134,7 +139,7 @@ def test_runbook_has_its_sections_and_names_what_exists(alert: str) -> None:
 
 
 def test_nothing_is_left_over() -> None:
-    assert {path.stem for path in RUNBOOKS.iterdir()} == {"README", *ALERTS}
+    assert {path.stem for path in RUNBOOKS.iterdir()} == {"README", "failover", *ALERTS}
     assert {path.name.removesuffix(".test.yaml") for path in CASES.glob("*.yaml")} == {"healthy_site", *ALERTS}
     index = (RUNBOOKS / "README.md").read_text()
     assert sorted(re.findall(r"\((Mec\w+)\.md\)", index)) == ALERTS
