@@ -45,8 +45,8 @@ def ovn_db_no_writer(world: World) -> Verdict:
                 summary=f"no server of {db} takes writes: {'; '.join(_words(k) for k in found)}",
                 remedy=(
                     "if the active is lost for good, promote a standby: ovs-appctl -t <its control socket> "
-                    "ovsdb-server/disconnect-active-ovsdb-server, start ovn-northd there and move the address; if a "
-                    "cluster lost its quorum, start its members again"
+                    "ovsdb-server/disconnect-active-ovsdb-server, start ovn-northd there (restart it if it runs: it "
+                    "does not ask again) and move the address; if a cluster lost its quorum, start its members again"
                 ),
                 hold=world.settings.grace_no_writer,
                 read_at=max(k.seen.at for k in found),

@@ -44,7 +44,8 @@ def ovn_db_split_brain(world: World) -> Verdict:
                     "decide which of them is right (northd's and the clients' address lead there), and make the other "
                     "its standby: ovs-appctl -t <its control socket> ovsdb-server/set-active-ovsdb-server <the right "
                     "one>, then ovsdb-server/connect-active-ovsdb-server; what was written to it alone is lost then, "
-                    "so look at it first"
+                    "so look at it first. It holds until the server's next start: change its options (--sync-from) "
+                    "too, and restart the ovn-northd beside it"
                 ),
                 reads=2,
                 read_at=min(k.seen.at for k in writers),
