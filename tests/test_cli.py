@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -375,6 +376,31 @@ def test_a_full_disk_behind_it_is_said() -> None:
     with open("/dev/full", "wb") as full:  # noqa: PTH123  # a device
         done = subprocess.run([*ME, "catalogue"], stdout=full, stderr=subprocess.PIPE, timeout=SECONDS, check=False)
     assert (done.returncode, done.stderr) == (1, b"mecexporter: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_no_trouble(bare: Path, closed: str) -> None:
+    path = written(bare, settings(bare))
+
+    def shell(words: str) -> subprocess.Popen[str]:
+        line = f"exec {shlex.join(ME)} {words} {closed}"
+        return subprocess.Popen(["/bin/sh", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    for words in ("catalogue", f"forget northd --config {path}", f"check --config {path}"):
+        process = shell(words)
+        _, err = process.communicate(timeout=SECONDS)
+        assert (process.returncode, err) == (0, ""), words
+    process = shell(f"check --json --config {bare}/none.yaml")
+    assert process.communicate(timeout=SECONDS)[0] == "", "what is wrong is said on stderr and nowhere else"
+    assert process.returncode == 3
+    process = shell(f"run --config {path}")
+    try:
+        wait_until(lambda: process.poll() is not None or (bare / "api.sock").exists(), 20, "it serves")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 # --- without a service
