@@ -50,6 +50,9 @@ _MOST_BYTES = 64 << 20
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
+    # Python has no stream where its descriptor was closed (>&-), and print() then takes the other one.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  # for as long as the process lives
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115  # as above
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names from outside need not fit the terminal's encoding
@@ -78,6 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What is left in the buffer is not to be tried again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return failed
+    except KeyboardInterrupt:  # whoever waited has had enough: end by the signal, without a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
+        return failed  # never reached
     except Exception:  # Python's own status for a bug is 1, by which check says 'warnings'
         log.exception("failed")
         return failed

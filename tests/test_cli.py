@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -379,6 +380,31 @@ def test_a_full_disk_behind_it_is_said() -> None:
     assert (done.returncode, done.stderr) == (1, b"mecexporter: [Errno 28] No space left on device\n")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_no_trouble(bare: Path, closed: str) -> None:
+    path = written(bare, settings(bare))
+
+    def shell(words: str) -> subprocess.Popen[str]:
+        line = f"exec {shlex.join(ME)} {words} {closed}"
+        return subprocess.Popen(["/bin/sh", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    for words in ("catalogue", f"forget northd --config {path}", f"check --config {path}"):
+        process = shell(words)
+        _, err = process.communicate(timeout=SECONDS)
+        assert (process.returncode, err) == (0, ""), words
+    process = shell(f"check --json --config {bare}/none.yaml")
+    assert process.communicate(timeout=SECONDS)[0] == "", "what is wrong is said on stderr and nowhere else"
+    assert process.returncode == 3
+    process = shell(f"run --config {path}")
+    try:
+        wait_until(lambda: process.poll() is not None or (bare / "api.sock").exists(), 20, "it serves")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
 # --- without a service
 
 
@@ -502,6 +528,14 @@ def test_check_by_a_user_who_may_see_nothing_cannot_tell(bare: Path) -> None:
     assert {u["check"] for u in document["unknown"]} == OF_COMPUTE
     assert (document["findings"], document["ok"]) == ([], [])
     assert set(document["not_applicable"]) == CHECKS - OF_COMPUTE
+
+
+def test_check_that_is_interrupted_ends_so_and_says_nothing(bare: Path) -> None:
+    process = start("check", "--config", written(bare, settings(bare) | {"roles": ["compute"]}))
+    wait_until(lambda: "aiohttp" in Path(f"/proc/{process.pid}/maps").read_text(), 20, "it has begun")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, out, err) == (-signal.SIGINT, "", "")
 
 
 def test_check_alone_where_nothing_applies(bare: Path) -> None:
@@ -633,6 +667,38 @@ def test_it_ends_at_once_whoever_is_connected(bare: Path, how: signal.Signals) -
         assert status == 0, running_service.log
         assert took < 5
         assert "Traceback" not in running_service.log
+
+
+def test_it_ends_in_time_though_its_web_configuration_hangs(bare: Path) -> None:
+    """As a file on a dead file system does; here it becomes a FIFO that nobody writes to."""
+    web = bare / "web.yaml"
+    web.write_text("")
+    path = written(bare, settings(bare, web={**settings(bare)["web"], "web_config": str(web)}))
+    impatient = "import sys; from mecexporter.web import security; security.RENEWAL = 0.1"
+    main = "from mecexporter.cli import main; sys.exit(main())"
+    with (bare / "log").open("wb") as log:
+        command = [sys.executable, "-c", f"{impatient}; {main}", "run", "--config", path]
+        process = subprocess.Popen(command, stderr=log, stdout=log)
+
+    def opened() -> int | None:
+        try:
+            return os.open(web, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads it yet
+            return None
+
+    writer = None
+    try:
+        wait_until((bare / "api.sock").exists, 20, "it serves")
+        web.unlink()
+        os.mkfifo(web)
+        writer = wait_until(opened, 20, "it reads its web configuration")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0, (bare / "log").read_text()
+    finally:
+        process.kill()
+        process.wait(20)
+        if writer is not None:
+            os.close(writer)
 
 
 def test_it_ends_in_time_beside_daemons_that_hang(host: Host) -> None:
