@@ -60,10 +60,12 @@ def test_a_standby_that_replicates(world: World) -> None:
         pytest.param(
             {"active": "pssl:what"},
             "it can't be asked here at the address that it was told: pssl:what",
-            id="no address",
+            id="an address of no known form",
         ),
         pytest.param(
-            {"active": "tcp:x.example:1", "connecting": True}, "it has no connection to tcp:x.example:1", id="x"
+            {"active": "tcp:x.example:1", "connecting": True},
+            "it has no connection to tcp:x.example:1",
+            id="one that is nobody",
         ),
     ],
 )
