@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mecexporter.checks.base import Finding, Severity, Unknown, check
 from mecexporter.checks.databases import databases, hidden
 from mecexporter.errors import Reason
-from mecexporter.state.central import active_of
+from mecexporter.state.central import active_of, servers
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.ovn_db import Model
 from mecexporter.state.world import Role
@@ -56,8 +56,11 @@ def ovn_db_replication_down(world: World) -> Verdict:
 def _trouble(world: World, server: DatabaseServer) -> str | None:
     """Why a server replicates nobody though it should; None if it does, or need not."""
     active, told = active_of(world, server), server.replication
-    if active is not None and isinstance(active.seen, Fresh) and active.seen.value.identity == server.identity and told:
-        return f"it is told to replicate itself ({told.active})"
+    if told and active and isinstance(active.seen, Fresh) and active.seen.value.identity == server.identity:
+        # Where an address moves along with the role, a promoted server that is the only writer is right to be told so.
+        if server.is_standby or any(s.writable and s.identity != server.identity for s in servers(world, server.db)):
+            return f"it is told to replicate itself ({told.active})"
+        return None
     if not server.is_standby:
         return None
     if told is not None and (words := _by_itself(told)):

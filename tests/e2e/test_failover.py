@@ -106,15 +106,15 @@ def test_a_fail_over_in_stages(pair: Pair) -> None:
 def test_an_address_that_became_its_own(pair: Pair) -> None:
     """A standby that replicates the clients' address, when that is moved to it."""
     restart_standby(pair, f"--sync-from=tcp:{VIP}:6641")
-    with CentralExporter(pair.cb, {}, **QUICK) as exporter:
+    with CentralExporter(pair.cb, peers(pair.ca, pair.cb), **QUICK) as exporter:
         wait_until(lambda: is_well(exporter), 60, "all is well before")
         pair.move_address()
         pair.cb.appctl("nb", "ovsdb-server/disconnect-active-ovsdb-server")
         pair.cb.appctl("nb", "ovsdb-server/connect-active-ovsdb-server")
-        summaries = says(
-            exporter, Seen(must=checks(REPLICATION), may=checks(NO_WRITER), unknown=frozenset()), "it replicates itself"
-        )
+        summaries = says(exporter, Seen(must=checks(REPLICATION, SPLIT)), "it replicates itself")
         assert any(f"it is told to replicate itself (tcp:{VIP}:6641)" in summary for summary in summaries)
+        pair.ca.kill("nb")
+        says(exporter, Seen(unknown=checks(OUT_OF_SYNC)), "the address and the role are its own by now")
 
 
 def test_a_row_changed_by_hand_is_named_by_table_and_id(pair: Pair) -> None:
