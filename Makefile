@@ -57,7 +57,7 @@ test-long: venv
 # The chart carries copies: helm reads no file outside its own directory.
 generate: venv
 	$(BIN)/python -m mecexporter.metrics.docs
-	$(BIN)/python dashboards/build.py
+	$(BIN)/python -m dashboards.build
 	rm -rf helm/mecexporter/files
 	mkdir -p helm/mecexporter/files/alerts helm/mecexporter/files/dashboards
 	cp alerts/*.rules.yaml helm/mecexporter/files/alerts/

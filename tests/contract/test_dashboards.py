@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from dashboards import build
+from dashboards import panels as parts
 from mecexporter.metrics.collectors.findings import EVALUABLE, FINDINGS
 from tests.contract import promql
 
@@ -108,7 +109,7 @@ def test_panels_have_titles_and_places_of_their_own(name: str) -> None:
     ]
     assert len(set(titles)) == len(titles)
     assert len(set(cells)) == len(cells)
-    assert max(x for x, _ in cells) < build.COLUMNS
+    assert max(x for x, _ in cells) < parts.COLUMNS
 
 
 def test_verdict_is_the_worst_that_is_known_of_a_node(tmp_path: Path) -> None:
@@ -130,11 +131,11 @@ def test_verdict_is_the_worst_that_is_known_of_a_node(tmp_path: Path) -> None:
             series[f'{EVALUABLE.name}{{{target},check="{severity}"}}'] = int(findings is not None)
             if findings is not None:
                 series[f'{FINDINGS.name}{{{target},check="{severity}",severity="{severity}"}}'] = findings
-        value = [name for name, _ in build.VERDICTS].index(verdict)
+        value = [name for name, _ in parts.VERDICTS].index(verdict)
         samples.append({"labels": f"{{{target}}}", "value": value})
     test = {
         "input_series": [{"series": name, "values": str(value)} for name, value in series.items()],
-        "promql_expr_test": [{"expr": plain(build.VERDICT), "eval_time": "0s", "exp_samples": samples}],
+        "promql_expr_test": [{"expr": plain(parts.VERDICT), "eval_time": "0s", "exp_samples": samples}],
     }
     path = tmp_path / "verdict.test.yaml"
     path.write_text(yaml.safe_dump({"tests": [test]}))

@@ -1,20 +1,24 @@
-"""A TCP link to a server that can fail as networks do: what is under way hangs, nobody is told."""
+"""A TCP link to a server, over TCP or on a unix socket, that can fail as networks do: what is under way hangs."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Link:
     """Forwards connections from a port of its own; ``address`` is what to connect to, as OVSDB writes it."""
 
-    def __init__(self, port: int) -> None:
-        self._target = ("127.0.0.1", port)
+    def __init__(self, target: int | Path) -> None:
+        self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"tcp:127.0.0.1:{self._listener.getsockname()[1]}"
+        self.port = int(self._listener.getsockname()[1])
+        self.address = f"tcp:127.0.0.1:{self.port}"
         self._sockets: list[socket.socket] = []
         self._flows = threading.Event()  # of the connections that are there; after a freeze new ones have another
         self._flows.set()
@@ -48,13 +52,20 @@ class Link:
             while True:
                 near, _ = self._listener.accept()
                 try:
-                    far = socket.create_connection(self._target, 5)
+                    far = self._connect()
                 except OSError:
                     near.close()
                     continue
                 self._sockets += [near, far]
                 for source, sink in ((near, far), (far, near)):
                     threading.Thread(target=self._pump, args=(source, sink, self._flows), daemon=True).start()
+
+    def _connect(self) -> socket.socket:
+        if isinstance(self._target, int):
+            return socket.create_connection(("127.0.0.1", self._target), 5)
+        far = socket.socket(socket.AF_UNIX)
+        far.connect(str(self._target))
+        return far
 
     @staticmethod
     def _pump(source: socket.socket, sink: socket.socket, flows: threading.Event) -> None:

@@ -1,0 +1,282 @@
+"""*OVN control plane*: do the databases have one writer each, and would their standbys serve if it died now?"""
+
+from __future__ import annotations
+
+from dashboards.panels import (
+    ANY_IS_BAD,
+    CRITICAL_SINCE,
+    LINES,
+    NODE,
+    Json,
+    annotation,
+    column,
+    dashboard,
+    findings_table,
+    of,
+    or_none,
+    query,
+    state_timeline,
+    states,
+    table,
+    timeseries,
+    unknown_table,
+    worst,
+)
+from mecexporter.metrics.collectors import exporter, findings, ovn_db, ovn_northd
+
+UID = "mec-ovn-control-plane"
+CHECKS = 'check=~"ovn_(db|northd)_.+"'
+SOURCES = 'source=~"northd|ovn_.+_sync|OVN_.+"'
+NO_DATABASE = "No host of the databases answers"
+NO_CLUSTER = "No member of a cluster answers"
+
+OWN = 'server="local"'
+"""A server counts once: by what its own host says."""
+
+_ALONE = of(ovn_db.INFO, OWN, model="standalone")
+_STANDALONE = f"sum by (site, db) ({of(ovn_db.WRITABLE, OWN)} * on ({NODE}, db, server) {_ALONE})"
+_CLUSTERED = f"sum by (site, db) ({of(ovn_db.RAFT_LEADER)})"
+WRITERS = f"clamp_max({_STANDALONE} or {_CLUSTERED}, 2)"
+SERVERS = f"{of(ovn_db.INFO)} + on ({NODE}, db, server) group_left () {of(ovn_db.WRITABLE)}"
+DIFFERING = or_none(
+    f"{of(ovn_db.DIFFERING)} > 0", of(ovn_db.IN_SYNC), "table", "no row of any standby that can be told differs"
+)
+SERVER = "{{instance}} {{db}} {{server}}"
+
+
+def health() -> list[Json]:
+    """What a NOC asks first."""
+    return [
+        state_timeline(
+            "Writers of each database",
+            "How many servers of a site take writes; of a cluster, how many lead. One is right. None: nothing in the"
+            " cloud can be changed. Several: they drift apart. By what each server's own host says; a gap: none of"
+            " them answers.",
+            [query(WRITERS, "{{site}} {{db}}")],
+            names=(("no writer", "red"), ("one writer", "green"), ("several writers", "red")),
+            size=(12, 6),
+            empty=NO_DATABASE,
+        ),
+        state_timeline(
+            "Standbys",
+            "Whether a standby holds what its active does, proven by content. A gap: that can't be told, as its active"
+            f" does not answer or nothing was compared yet. The {LINES} that fared worst.",
+            [query(worst(of(ovn_db.IN_SYNC), low=True, count=LINES), SERVER)],
+            names=(("differs", "red"), ("in sync", "green")),
+            size=(12, 6),
+            empty="No standby that can be told",
+        ),
+        findings_table(CHECKS),
+        unknown_table(f"{of(findings.EVALUABLE, CHECKS)} == 0 or {of(exporter.UP, SOURCES)} == 0", CHECKS),
+    ]
+
+
+def databases() -> list[Json]:
+    """Who serves them, and what differs."""
+    return [
+        table(
+            "Servers",
+            "Every server that a host knows, by its own label: `local` is the host's own. Standbys are standalone"
+            " servers that take no writes. A server that is not here does not answer, or is a relay.",
+            SERVERS,
+            {
+                "site": "Site",
+                "instance": "Node",
+                "db": "Database",
+                "server": "Server",
+                "model": "Model",
+                "Value": "Takes writes",
+            },
+            [column("Takes writes", mappings=states((("", "text"), ("no", "text"), ("yes", "green"))))],
+            size=(12, 8),
+            unit="none",
+            empty=NO_DATABASE,
+        ),
+        table(
+            "Rows that differ",
+            "Rows of a standby that its active has not, or has otherwise, for longer than grace.db_sync; of a table"
+            " that is only counted, one. `mecexporter check` names some of them.",
+            DIFFERING,
+            {
+                "instance": "Node",
+                "db": "Database",
+                "server": "Standby",
+                "table": "Table",
+                "kind": "Kind",
+                "Value": "Rows",
+            },
+            [column("Node", custom_width=100), column("Kind", custom_width=80), column("Rows", custom_width=70)],
+            size=(12, 8),
+            unit="none",
+            empty="No standby that can be told",
+        ),
+        timeseries(
+            "Age of the last proof",
+            "How long ago a standby last showed no difference to its active. It grows where a row differs, or where"
+            " that can't be told.",
+            [query(worst(f"time() - {of(ovn_db.LAST_IN_SYNC)}"), SERVER)],
+            size=(12, 7),
+            unit="s",
+            empty="No standby was ever in sync",
+        ),
+        timeseries(
+            "Northbound ahead",
+            "How many of Neutron's configuration numbers Southbound and the furthest behind chassis have yet to carry"
+            " through, as the writer or leader says. A short peak is normal; a powered-off host holds the chassis"
+            " back.",
+            [
+                query(f"{of(ovn_db.NB_CFG)} - {of(ovn_db.SB_CFG)}", "{{instance}} Southbound"),
+                query(f"{of(ovn_db.NB_CFG)} - {of(ovn_db.HV_CFG)}", "{{instance}} chassis"),
+            ],
+            size=(12, 7),
+            unit="short",
+            empty="No writer or leader answers",
+            stepped=True,
+            decimals=0,
+        ),
+    ]
+
+
+def northd() -> list[Json]:
+    """Who works."""
+    return [
+        state_timeline(
+            "ovn-northd",
+            "What each northd says of itself. One of a site is active; two that are active on a pair of databases"
+            " are no trouble by themselves. A gap: it does not answer.",
+            [query(f"{of(ovn_northd.ACTIVE)} + 2 * {of(ovn_northd.PAUSED)}")],
+            names=(("standby", "blue"), ("active", "green"), ("paused", "red")),
+            size=(12, 6),
+            empty="No northd answers",
+        ),
+        state_timeline(
+            "ovn-northd's connections",
+            "Whether each northd is connected to the databases.",
+            [query(of(ovn_northd.CONNECTED), "{{instance}} {{db}}")],
+            names=(("not connected", "red"), ("connected", "green")),
+            size=(12, 6),
+            empty="No northd answers",
+        ),
+    ]
+
+
+def clusters() -> list[Json]:
+    """RAFT, as each member sees it."""
+    return [
+        state_timeline(
+            "Leaders",
+            "Which member leads each cluster. A gap: it does not answer.",
+            [query(of(ovn_db.RAFT_LEADER), "{{instance}} {{db}}")],
+            names=(("follower", "blue"), ("leader", "green")),
+            size=(12, 7),
+            empty=NO_CLUSTER,
+        ),
+        timeseries(
+            "Members that can't be reached",
+            "Of the members that each one knows. More than half must be there for anything to be written.",
+            [query(f"{of(ovn_db.RAFT_MEMBERS)} - {of(ovn_db.RAFT_REACHABLE)}", "{{instance}} {{db}}")],
+            size=(12, 7),
+            unit="short",
+            steps=ANY_IS_BAD,
+            empty=NO_CLUSTER,
+            stepped=True,
+            decimals=0,
+        ),
+        timeseries(
+            "Elections",
+            "The term of each member: it rises with every election.",
+            [query(of(ovn_db.RAFT_TERM), "{{instance}} {{db}}")],
+            size=(12, 6),
+            unit="short",
+            empty=NO_CLUSTER,
+            stepped=True,
+            decimals=0,
+        ),
+        timeseries(
+            "Log entries not committed",
+            "What the members have yet to agree on; it stays near 0.",
+            [query(of(ovn_db.RAFT_UNCOMMITTED), "{{instance}} {{db}}")],
+            size=(12, 6),
+            unit="short",
+            empty=NO_CLUSTER,
+            stepped=True,
+            decimals=0,
+        ),
+    ]
+
+
+def load() -> list[Json]:
+    """What the servers carry."""
+    own = "{{instance}} {{db}}"
+    return [
+        timeseries(
+            "Sessions",
+            "Clients of each host's own servers.",
+            [query(worst(of(ovn_db.SESSIONS)), own)],
+            size=(8, 6),
+            unit="short",
+            empty=NO_DATABASE,
+            stepped=True,
+            decimals=0,
+        ),
+        timeseries(
+            "Backlog",
+            "Bytes that each host's own servers have yet to send to their clients. One that grows is a client that does"
+            " not keep up.",
+            [query(worst(of(ovn_db.BACKLOG)), own)],
+            size=(8, 6),
+            unit="bytes",
+            empty=NO_DATABASE,
+        ),
+        timeseries(
+            "Content",
+            "Cells that each host's own servers hold: columns of rows.",
+            [query(worst(of(ovn_db.CELLS)), own)],
+            size=(8, 6),
+            unit="short",
+            empty=NO_DATABASE,
+        ),
+        timeseries(
+            "Monitors",
+            "What the clients of each host's own servers keep an eye on.",
+            [query(worst(of(ovn_db.MONITORS)), own)],
+            size=(8, 6),
+            unit="short",
+            empty=NO_DATABASE,
+            stepped=True,
+            decimals=0,
+        ),
+        timeseries(
+            "Comparing all tables",
+            "How long it took to hold a standby against its active; three quarters of that are rests.",
+            [query(of(ovn_db.AUDIT_SECONDS), SERVER)],
+            size=(8, 6),
+            unit="s",
+            empty="No standby that can be told",
+        ),
+        timeseries(
+            "Age of the last comparison",
+            "How long ago all tables were last compared; intervals.audit and ovn.audit.window say how often they are.",
+            [query(f"time() - {of(ovn_db.AUDITED)}", SERVER)],
+            size=(8, 6),
+            unit="s",
+            empty="No standby that can be told",
+        ),
+    ]
+
+
+def control_plane() -> Json:
+    """*OVN control plane*, its databases half."""
+    return dashboard(
+        UID,
+        "OVN control plane",
+        "Do the databases have one writer each, and would their standbys serve if it died now?",
+        (
+            ("", health()),
+            ("The databases", databases()),
+            ("Northd", northd()),
+            ("Clusters", clusters()),
+            ("What the servers carry", load()),
+        ),
+        (annotation("Critical findings", "red", CRITICAL_SINCE, "{{instance}}: {{check}}", "{{subject}}"),),
+    )
