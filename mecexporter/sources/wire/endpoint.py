@@ -120,8 +120,9 @@ async def connect(endpoint: Endpoint, tls: TlsFiles | None = None) -> tuple[asyn
     """Connect; the caller bounds the time.
 
     Raises:
-        SourceError: MISSING, REFUSED, PERMISSION, GARBAGE (the TLS handshake, or a unix socket that can't be asked), or
-            TIMEOUT if a unix socket's queue of connections is full.
+        SourceError: MISSING, REFUSED, PERMISSION (also where TLS files are not configured), GARBAGE (the TLS handshake,
+            or a unix socket that can't be asked), or TIMEOUT: out of reach, a name that can't be resolved, or a unix
+            socket whose queue of connections is full.
     """
     try:
         if endpoint.kind == "unix":
@@ -129,7 +130,8 @@ async def connect(endpoint: Endpoint, tls: TlsFiles | None = None) -> tuple[asyn
         if endpoint.kind == "tcp":
             return await asyncio.open_connection(endpoint.address, endpoint.port, limit=READ_BYTES)
         if tls is None:
-            raise SourceError(Reason.MISSING, f"{endpoint}: no private key, certificate and CA are configured for it")
+            why = "no private key, certificate and CA are configured for it"
+            raise SourceError(Reason.PERMISSION, f"{endpoint}: {why}")
         return await asyncio.open_connection(endpoint.address, endpoint.port, limit=READ_BYTES, ssl=tls.context())
     except PermissionError as error:
         if endpoint.kind == "unix":
@@ -138,8 +140,10 @@ async def connect(endpoint: Endpoint, tls: TlsFiles | None = None) -> tuple[asyn
     except BlockingIOError:
         why = "its queue of connections is full; whoever listens there accepts none"
         raise SourceError(Reason.TIMEOUT, f"{endpoint}: {why}") from None
-    except (FileNotFoundError, NotADirectoryError, socket.gaierror) as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise SourceError(Reason.MISSING, f"{endpoint}: {error.strerror}") from None
+    except socket.gaierror as error:  # a name that can't be resolved says nothing of who is behind it
+        raise SourceError(Reason.TIMEOUT, f"{endpoint}: {error.strerror}") from None
     except ssl.SSLError as error:
         raise SourceError(Reason.GARBAGE, f"{endpoint}: no TLS session: {error}") from None
     except (ConnectionResetError, BrokenPipeError):

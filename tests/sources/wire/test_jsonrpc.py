@@ -380,7 +380,9 @@ async def test_nobody_there(path: Path) -> None:
         unheard.bind(("127.0.0.1", 0))
         port = unheard.getsockname()[1]
         assert await reason(Endpoint("tcp", "127.0.0.1", port)) is Reason.REFUSED
-    assert await reason(Endpoint("ssl", "127.0.0.1", port)) is Reason.MISSING  # no key files
+    # Nothing of these shows that nobody is there.
+    assert await reason(Endpoint("ssl", "127.0.0.1", port)) is Reason.PERMISSION  # no key files
+    assert await reason(Endpoint("tcp", "no.such.invalid", 6642)) is Reason.TIMEOUT
 
 
 async def test_a_peer_that_accepts_no_more_connections(path: Path) -> None:
