@@ -30,7 +30,7 @@ from tests.e2e.test_databases import (
     restart_standby,
     within,
 )
-from tests.lab.central import DATABASES, SECTIONS, VIP, CentralExporter, Cluster, Host, Pair, replicates
+from tests.lab.central import DATABASES, NAMES, SECTIONS, VIP, CentralExporter, Cluster, Host, Pair, replicates
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -128,6 +128,19 @@ def test_a_row_changed_by_hand_is_named_by_table_and_id(pair: Pair) -> None:
         assert {k for k, rows in differing.items() if rows} == {
             ("OVN_Northbound", "extra", pair.cb.tcp("nb"), "Address_Set")
         }
+
+
+def test_a_host_of_relays_is_well(pair: Pair) -> None:
+    """A relay neither writes nor replicates: it is told apart, and nothing is asked of it that it has not."""
+    for db in DATABASES:
+        pair.cc.start_relay(db, pair.ca.tcp(db))
+    with CentralExporter(pair.cc, peers(pair.ca, pair.cb), **QUICK) as exporter:
+        wait_until(lambda: is_well(exporter), 60, "all is well")
+        models = series(exporter, "mec_ovn_db_info")
+        assert {key for key in models if "local" in key} == {(NAMES[db], "relay", "local") for db in DATABASES}
+        assert not any("local" in key for key in series(exporter, "mec_ovn_db_writable"))
+        pair.ca.kill("nb")
+        says(exporter, Seen(must=LOST_WRITER, unknown=checks(OUT_OF_SYNC)), "its source is dead")
 
 
 class TestCluster:

@@ -99,6 +99,14 @@ class Host:
             f"--remote=ptcp:{PORTS[db]}", *tls, *options, file,
         )  # fmt: skip
 
+    def start_relay(self, db: Database, source: str) -> None:
+        """A server that keeps nothing and passes all on to `source`."""
+        self.execute(
+            "ovsdb-server", "--detach", "--no-chdir", f"--pidfile={self.dir}/{db}.pid",
+            f"--unixctl={self.dir}/{db}.ctl", f"--log-file={self.dir}/{db}.log", "-vconsole:off",
+            f"--remote=punix:{self.dir}/{db}.sock", f"relay:{NAMES[db]}:{source}",
+        )  # fmt: skip
+
     def pid(self, daemon: str) -> int:
         """daemon: nb, sb or ovn-northd."""
         return int((self.dir / f"{daemon}.pid").read_text())
