@@ -186,7 +186,9 @@ class Pair:
             self._due = min(self._due, time.monotonic() + _AGAIN)
 
     def _believable(self) -> bool:
-        return self._audited is not None and time.monotonic() - self._audited_at < self._valid
+        if self._audited is None or self._audit_seconds is None:
+            return False
+        return time.monotonic() - self._audited_at < self._valid + 2 * self._audit_seconds
 
     def result(self, standby: str, active: str, why: str | None) -> PairSync:
         """What is known now; ``why`` is what kept the last look from telling, None if nothing did."""

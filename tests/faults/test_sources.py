@@ -177,6 +177,7 @@ class Fronted(Exporter):
     def __init__(self, node: Node) -> None:
         # Its Southbound is asked at every turn, so that a fault of it shows as soon as any other's.
         super().__init__(node, intervals={"live": "1s"}, grace={"bridge": "5s"})
+        self.roles = ["compute"]  # its Southbound's socket would be the sign of another role
         self.dir = node.dir / "front"
         self.proc = self.dir / "proc"
         pid = node.pid("ovn-controller")

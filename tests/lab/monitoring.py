@@ -98,6 +98,7 @@ class Exporter(Service):
         """`sections` of the configuration: what they set goes before the lab's own paths and the defaults."""
         super().__init__(node.site, f"exporter-{node.name}")
         self.node = node
+        self.roles: str | list[str] = "auto"
         self.config = node.dir / "mecexporter.yaml"
         paths: dict[str, dict[str, object]] = {
             "web": {"local_socket": str(node.dir / "api.sock")},
@@ -114,7 +115,7 @@ class Exporter(Service):
 
     def command(self) -> list[str | Path]:
         (self.node.dir / "state").mkdir(exist_ok=True)
-        self.config.write_text(yaml.safe_dump(self.settings, sort_keys=False))
+        self.config.write_text(yaml.safe_dump({"roles": self.roles} | self.settings, sort_keys=False))
         return [sys.executable, "-m", "mecexporter", "run", "--config", self.config,
                 "--listen", f"127.0.0.1:{self.port}"]  # fmt: skip
 

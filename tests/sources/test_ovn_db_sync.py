@@ -244,7 +244,7 @@ class TestChurn:
         self, directory: Path, seconds: float, rate: int
     ) -> None:
         with pair(directory) as (active, standby, link):
-            async with watching(standby, link.address) as watch:
+            async with watching(standby, link.address, every=5.0) as watch:
                 await watch.until(equal, "it is equal")
                 writing = asyncio.create_task(self.write(active, seconds, rate))
                 looks = 0
