@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -125,6 +126,20 @@ async def test_killed_hanging_stopped_and_back(daemon: Daemon, source: OvnContro
     await eventually(lambda: not daemon.control.exists(), 10, "its socket is gone")
     assert (await why_not(source)).reason is Reason.MISSING
     daemon.start()
+
+
+async def test_a_socket_that_cannot_be_asked_is_no_dead_daemon(daemon: Daemon, tmp_path: Path) -> None:
+    far = tmp_path / ("x" * 100)  # sun_path has 108 bytes
+    far.symlink_to(daemon.run_dir)
+    error = await why_not(OvnControllerSource(far, None, 15))
+    assert (error.reason, "too long" in error.why) == (Reason.GARBAGE, True)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        error = await why_not(OvnControllerSource(daemon.run_dir, daemon.control, 15))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (error.reason, "Too many open files" in error.why) == (Reason.GARBAGE, True)
 
 
 @pytest.mark.parametrize(("name", "reason"), [("garbage", Reason.GARBAGE), ("close_at_once", Reason.CLOSED)])

@@ -118,8 +118,8 @@ async def connect(endpoint: Endpoint, tls: TlsFiles | None = None) -> tuple[asyn
     """Connect; the caller bounds the time.
 
     Raises:
-        SourceError: MISSING, REFUSED, PERMISSION, GARBAGE (the TLS handshake), or TIMEOUT if a unix socket's queue of
-            connections is full.
+        SourceError: MISSING, REFUSED, PERMISSION, GARBAGE (the TLS handshake, or a unix socket that can't be asked), or
+            TIMEOUT if a unix socket's queue of connections is full.
     """
     try:
         if endpoint.kind == "unix":
@@ -145,7 +145,11 @@ async def connect(endpoint: Endpoint, tls: TlsFiles | None = None) -> tuple[asyn
     except OSError as error:
         if error.errno == errno.ETIMEDOUT:
             raise SourceError(Reason.TIMEOUT, f"{endpoint}: {error.strerror}") from None
-        raise SourceError(Reason.REFUSED, f"{endpoint}: {error.strerror or error}") from None
+        # Of a local daemon REFUSED means that it is dead: what keeps us from asking (a path too long, no descriptor
+        # left) does not show that.
+        refused = endpoint.kind != "unix" or error.errno == errno.ECONNREFUSED
+        reason = Reason.REFUSED if refused else Reason.GARBAGE
+        raise SourceError(reason, f"{endpoint}: {error.strerror or error}") from None
 
 
 async def _connect_unix(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
