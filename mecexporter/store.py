@@ -137,13 +137,16 @@ class Store:
     def _write(self, saved: Saved) -> None:
         if self._in_the_way:
             raise MecExporterError(f"{self.path} could not be read at start, and is not overwritten")
+        content = msgspec.json.format(msgspec.json.encode(saved, order="deterministic"), indent=2)
+        if len(content) > _MAX_BYTES:
+            raise MecExporterError(f"{self.path} would have more than {_MAX_BYTES} bytes, and not be read again")
         try:
             self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".state.")
             try:
                 self._give_away(descriptor)
                 with os.fdopen(descriptor, "wb") as file:
-                    file.write(msgspec.json.format(msgspec.json.encode(saved, order="deterministic"), indent=2))
+                    file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(temporary, self.path)  # noqa: PTH105  # the name is a string here

@@ -297,6 +297,17 @@ def test_what_was_saved_survives_a_disk_that_is_full(tmp_path: Path) -> None:
     assert files(tmp_path) == {"state.json"}
 
 
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    Store(tmp_path).save(saved())
+    assert MEMORY.identity is not None
+    many = {f"ovn-{n}": "x" * 20 for n in range(100_000)}  # external_ids may hold anything
+    store = Store(tmp_path)
+    with pytest.raises(MecExporterError, match="more than 4194304 bytes"):
+        store.save(Saved.of(replace(MEMORY, identity=replace(MEMORY.identity, settings=many)), FINDINGS))
+    assert Store(tmp_path).load() == saved()
+    assert files(tmp_path) == {"state.json"}
+
+
 def test_once_there_is_room_again_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path)
 
