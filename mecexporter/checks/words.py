@@ -66,7 +66,7 @@ def _lost(world: World, *keys: str) -> dict[str, str]:
 
 
 def _set(settings: dict[str, str]) -> str:
-    words = (f"external_ids:{key}={ovsdb_quoted(value)}" for key, value in settings.items())
+    words = (f"external_ids:{ovsdb_quoted(key)}={ovsdb_quoted(value)}" for key, value in settings.items())
     return f"ovs-vsctl set Open_vSwitch . {' '.join(words)}"
 
 

@@ -100,6 +100,7 @@ def test_lost_settings_are_restored_by_one_command(database: str) -> None:
         "ovn-encap-ip": "192.0.2.1,192.0.2.2",
         "ovn-encap-type": "geneve,vxlan",
         "ovn-remote": "ssl:192.0.2.10:6642,ssl:[2001:db8::1]:6642",
+        "ovn-encap-ip-compute 1; $(id) `id`: 'a\"=,": "keys are anybody's words too",
     }
     wiped = changed(world, "ovs", ovn_remote=None, ovn_settings={})
     known = replace(world.memory.identity, settings=settings)
