@@ -16,12 +16,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mecexporter import roles
+from mecexporter.aside import aside
 from mecexporter.checks import base as checks
 from mecexporter.checks.identity import remember
 from mecexporter.checks.ledger import Ledger, Report
 from mecexporter.errors import MecExporterError, Reason
 from mecexporter.metrics.registry import View
-from mecexporter.sources.aside import aside
 from mecexporter.sources.base import Supervisor
 from mecexporter.sources.chassis_lookup import ChassisLookupSource
 from mecexporter.sources.host import HostPaths, HostSource

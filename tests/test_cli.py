@@ -657,6 +657,38 @@ def test_it_ends_at_once_whoever_is_connected(bare: Path, how: signal.Signals) -
         assert "Traceback" not in running_service.log
 
 
+def test_it_ends_in_time_though_its_web_configuration_hangs(bare: Path) -> None:
+    """As a file on a dead file system does; here it becomes a FIFO that nobody writes to."""
+    web = bare / "web.yaml"
+    web.write_text("")
+    path = written(bare, settings(bare, web={**settings(bare)["web"], "web_config": str(web)}))
+    impatient = "import sys; from mecexporter.web import security; security.RENEWAL = 0.1"
+    main = "from mecexporter.cli import main; sys.exit(main())"
+    with (bare / "log").open("wb") as log:
+        command = [sys.executable, "-c", f"{impatient}; {main}", "run", "--config", path]
+        process = subprocess.Popen(command, stderr=log, stdout=log)
+
+    def opened() -> int | None:
+        try:
+            return os.open(web, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads it yet
+            return None
+
+    writer = None
+    try:
+        wait_until((bare / "api.sock").exists, 20, "it serves")
+        web.unlink()
+        os.mkfifo(web)
+        writer = wait_until(opened, 20, "it reads its web configuration")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0, (bare / "log").read_text()
+    finally:
+        process.kill()
+        process.wait(20)
+        if writer is not None:
+            os.close(writer)
+
+
 def test_it_ends_in_time_beside_daemons_that_hang(host: Host) -> None:
     with service(host.directory) as running_service:
         daemons = (host.node.server, host.node.vswitchd, host.controller, host.southbound)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mecexporter.aside import aside
 from mecexporter.errors import Reason, SourceError
-from mecexporter.sources.aside import aside
 from mecexporter.sources.base import Source
 from mecexporter.sources.wire.files import read_small
 from mecexporter.sources.wire.unixctl import locate_by_pidfile

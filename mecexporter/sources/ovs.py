@@ -14,8 +14,8 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mecexporter.aside import aside
 from mecexporter.errors import Reason, SourceError
-from mecexporter.sources.aside import aside
 from mecexporter.sources.base import Source
 from mecexporter.sources.wire.endpoint import Endpoint
 from mecexporter.sources.wire.jsonrpc import JsonRpcStream

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 from aiohttp import BasicAuth, hdrs, web
 
+from mecexporter.aside import aside
 from mecexporter.errors import ConfigError
 from mecexporter.yamlfile import YamlFile
 
@@ -159,7 +160,7 @@ class Security:
         while True:
             await asyncio.sleep(RENEWAL)
             try:
-                await asyncio.to_thread(self.renew)
+                await aside(self.renew)
             except ConfigError as error:
                 log.warning("the old web configuration stays in force: %s", error)
 
@@ -199,7 +200,7 @@ class Security:
         self._waiting += 1
         try:
             async with self._one_at_a_time:
-                good = await asyncio.to_thread(_matches, password, hashed) and given.login in users
+                good = await aside(_matches, password, hashed) and given.login in users
         finally:
             self._waiting -= 1
         if good:

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from mecexporter.sources.aside import aside
+from mecexporter.aside import aside
 from tests.waiting import eventually
 
 
@@ -58,7 +58,7 @@ async def test_one_that_was_given_up_may_end_as_it_will() -> None:
 
 LOOP_ENDS_FIRST = """
 import asyncio, threading
-from mecexporter.sources.aside import aside
+from mecexporter.aside import aside
 
 released, ended = threading.Event(), threading.Event()
 
@@ -80,7 +80,7 @@ print("ended")
 """
 HANGS_FOR_EVER = """
 import asyncio, threading
-from mecexporter.sources.aside import aside
+from mecexporter.aside import aside
 
 async def main():
     asyncio.create_task(aside(threading.Event().wait))
