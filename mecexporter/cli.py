@@ -80,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What is left in the buffer is not to be tried again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return failed
+    except KeyboardInterrupt:  # whoever waited has had enough: end by the signal, without a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
+        return failed  # never reached
     except Exception:  # Python's own status for a bug is 1, by which check says 'warnings'
         log.exception("failed")
         return failed
