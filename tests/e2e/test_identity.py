@@ -91,6 +91,22 @@ def test_a_reader_without_a_service_tells_the_incident(site: Site) -> None:
     assert state.read_bytes() == before
 
 
+def test_the_id_of_another_host_is_not_adopted(site: Site) -> None:
+    """Both ovn-controllers write the one Chassis by turns, and nothing fails."""
+    node, other = site.nodes["c1"], site.nodes["c2"]
+    with Watched(node, replace(QUICK, grace={"bridge": "5s", "identity": "20s"})) as exporter:
+        wait_until(lambda: exporter.remembered_id() == node.system_id, QUICK.clear, "the id is remembered")
+        await_well(exporter)
+        old = node.system_id
+        node.vsctl("set", "Open_vSwitch", ".", f"external_ids:system-id={other.system_id}")
+        site.sbctl("chassis-del", old)
+        wait_until(lambda: "system_id_changed" in exporter.found(), QUICK.found, "the change is found")
+        watch(exporter, 30)
+        assert "system_id_changed" in exporter.found()
+        assert exporter.remembered_id() == old
+        assert "chassis_unregistered" in exporter.opened(0)
+
+
 def test_a_lost_encapsulation_is_put_back_by_the_remedy(site: Site) -> None:
     """The node looks healthy without it until the bridge is made anew."""
     node = site.nodes["c1"]
