@@ -124,13 +124,14 @@ class Store:
         return saved
 
     def save(self, saved: Saved) -> None:
-        """Write the file if it would change.
+        """Write the file if it would change, or is gone.
 
         Raises:
             MecExporterError: it can't be written; names path and reason.
         """
         with self._lock:
-            if saved != self._written:
+            there = os.path.exists(self.path)  # noqa: PTH110  # Path's raises where it may not look
+            if saved != self._written or not there:
                 self._write(saved)
                 self._written = saved
 
