@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 _TICK = 1.0  # seconds between looks while some grace runs
 _IDLE_TICK = 5.0
 _SAVE_EVERY = 2.0
+_SAVED_FOR = 300.0
 _SAVE_AT_END = 2.0
 
 
@@ -417,10 +418,13 @@ class Engine:
         )
 
     async def _keep(self) -> None:
+        looked = self._clock()
         while True:
             await asyncio.sleep(_SAVE_EVERY)
-            if not self._store.holds(saved := self._saved()):
+            # What has not changed is saved too now and then: somebody may have deleted it.
+            if not self._store.holds(saved := self._saved()) or self._clock() - looked > _SAVED_FOR:
                 await aside(self._save, saved)
+                looked = self._clock()
 
     def _save(self, saved: Saved) -> None:
         try:

@@ -132,13 +132,14 @@ class Store:
         return saved == self._written
 
     def save(self, saved: Saved) -> None:
-        """Write the file if it would change.
+        """Write the file if it would change, or is gone.
 
         Raises:
             MecExporterError: it can't be written; names path and reason.
         """
         with self._lock:
-            if not self.holds(saved):
+            there = os.path.exists(self.path)  # noqa: PTH110  # Path's raises where it may not look
+            if not there or not self.holds(saved):
                 self._write(saved)
                 self._written = saved
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -309,6 +310,18 @@ def test_what_was_saved_survives_a_disk_that_is_full(tmp_path: Path) -> None:
     assert done.stdout == f"{tmp_path}/state.json can't be written: File too large\n", done.stderr
     assert Store(tmp_path).load() == saved()
     assert files(tmp_path) == {"state.json"}
+
+
+def test_what_somebody_deleted_is_written_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state")
+    store.save(saved())
+    shutil.rmtree(tmp_path / "state")
+    store.save(saved())
+    assert Store(tmp_path / "state").load() == saved()
+    shutil.rmtree(tmp_path / "state")
+    (tmp_path / "state").symlink_to("state")
+    with pytest.raises(MecExporterError, match="can't be written"):
+        store.save(saved())
 
 
 def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mecexporter.state.identity import EffectiveId, effective_id
 from mecexporter.state.observed import Fresh
-from mecexporter.state.world import Identity, Role
+from mecexporter.state.world import ENCAPSULATION, Identity, Role
 
 if TYPE_CHECKING:
     from mecexporter.state.ovs import OvsConf
@@ -52,9 +52,11 @@ def _unproven(memory: Memory) -> Memory:
 
 
 def _identity(world: World, now: EffectiveId, ovs: OvsConf) -> Identity:
-    return Identity(
-        system_id=now.system_id, origin=now.origin, since=world.now + world.skew, settings=dict(ovs.ovn_settings)
-    )
+    known, settings = world.memory.identity, dict(ovs.ovn_settings)
+    if known is not None and known.system_id == now.system_id:
+        # A node that loses these looks healthy until the bridge is made anew, and then nobody else knows them.
+        settings = {key: known.settings[key] for key in ENCAPSULATION if key in known.settings} | settings
+    return Identity(system_id=now.system_id, origin=now.origin, since=world.now + world.skew, settings=settings)
 
 
 def _seed(world: World, system_id: str, ovs: OvsConf) -> str | None:

@@ -8,7 +8,7 @@ from mecexporter.checks.base import Finding, Severity, Unknown, check
 from mecexporter.checks.words import restore_settings
 from mecexporter.errors import Reason
 from mecexporter.state.observed import Absent, Fresh
-from mecexporter.state.world import Role
+from mecexporter.state.world import ENCAPSULATION, Role
 
 if TYPE_CHECKING:
     from mecexporter.checks.base import Verdict
@@ -44,16 +44,23 @@ def integration_bridge_empty(world: World) -> Verdict:
         Finding(
             subject=world.hostname,
             summary=summary,
-            remedy=(
-                "mend what else is reported for this node first (its id, ovn-controller); then restart ovn-controller"
-                if ovs.ovn_remote
-                else f"ovn-remote is gone: {restore_settings(world)}; then restart ovn-controller"
-            ),
+            remedy=_remedy(world, ovs),
             hold=world.settings.grace_bridge,
             reads=2,
             read_at=at,
         ),
     )
+
+
+def _remedy(world: World, ovs: OvsConf) -> str:
+    known = world.memory.identity.settings if world.memory.identity else {}
+    gone = [] if ovs.ovn_remote else ["ovn-remote"]
+    # Without an encapsulation ovn-controller keeps what flows there are, and writes none into an empty bridge.
+    gone = gone or [key for key in ENCAPSULATION if known.get(key) and not ovs.ovn_settings.get(key)]
+    if gone:
+        are = "is" if len(gone) == 1 else "are"
+        return f"{' and '.join(gone)} {are} gone: {restore_settings(world)}; then restart ovn-controller"
+    return "mend what else is reported for this node first (its id, ovn-controller); then restart ovn-controller"
 
 
 def _never_made(world: World, ovs: OvsConf) -> bool:

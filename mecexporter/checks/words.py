@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mecexporter.errors import Reason
 from mecexporter.state.observed import Fresh
+from mecexporter.state.world import ENCAPSULATION
 
 if TYPE_CHECKING:
     from mecexporter.state.world import World
@@ -28,7 +29,7 @@ def put_back(world: World, origin: str, system_id: str) -> str:
     if origin == "override" and isinstance(world.host, Fresh):
         return f"echo {value} > {quoted(world.host.value.override_file.path)}, and {restart}"
     # An address that came with the new id is the new Chassis' by now: with the old id goes the old one.
-    commands = [_set({"system-id": system_id} | _lost(world, "ovn-encap-ip", "ovn-encap-type"))]
+    commands = [_set({"system-id": system_id} | _lost(world, *ENCAPSULATION))]
     if isinstance(world.host, Fresh) and uses_file(world):
         commands.insert(0, f"echo {value} > {quoted(world.host.value.system_id_file.path)}")
     return f"{'; '.join(commands)}; then {restart}"

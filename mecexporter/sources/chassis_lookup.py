@@ -68,6 +68,7 @@ class ChassisLookupSource(Source[ChassisLookup]):
         # As last told: losing sight of conf.db does not change what is configured.
         self._wants_tls = False
         self._told = _Question("", None, (), None, failing=False, connected=False, unanswered=False)
+        self._proving = False
 
     def configured(self, world: World) -> bool:
         """Not where Southbound wants certificates and we have been given none."""
@@ -103,10 +104,13 @@ class ChassisLookupSource(Source[ChassisLookup]):
         return again or before != now
 
     def pause(self, value: ChassisLookup) -> float:
-        """Soon again while the node is not registered, or as another host: that is read twice, and its repair seen."""
+        """Soon again while the node is not registered, or as another host: that is read twice, and its repair seen.
+
+        Soon again too while a new id is being proven: two hosts of one id have one Chassis by turns.
+        """
         if value.registered is not None and value.ours is not False:
             self._again = self._first_again
-            return self.interval
+            return min(self._first_again, self.interval) if self._proving else self.interval
         pause, self._again = self._again, min(2 * self._again, max(_SLOWEST_AGAIN, self._first_again))
         return min(pause, self.interval)
 
@@ -117,6 +121,8 @@ class ChassisLookupSource(Source[ChassisLookup]):
             SourceError: MISSING where the id or the remote is not known or not set; else what the last remote said.
         """
         self._told = told = self.question(world) or self._told
+        known = world.memory.identity
+        self._proving = known is not None and known.system_id != told.system_id
         if not told.system_id:
             raise SourceError(Reason.MISSING, "this node has no system-id to look up, or it can't be told")
         if not told.remote:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from mecexporter.state.ovs import BridgeFlows, OvsConf, Vswitchd
 
 
+ENCAPSULATION = ("ovn-encap-ip", "ovn-encap-type")
+"""The external_ids without which ovn-controller calls itself connected and writes nothing."""
+
+
 class Role(StrEnum):
     """What a node does for the cloud."""
 

@@ -74,6 +74,15 @@ def test_times_are_todays_though_the_systems_clock_was_stepped() -> None:
     assert memory.identity.since == NOW + GRACE + 3600
 
 
+def test_an_encapsulation_that_is_lost_is_remembered_and_what_else_is_removed_is_not() -> None:
+    with_more = changed(healthy_compute(), "ovs", ovn_settings=OVN_SETTINGS | {"ovn-bridge-mappings": "physnet1:br-ex"})
+    memory = fold(Memory(), [with_more] * 20)
+    left = {"hostname": HOSTNAME, "ovn-encap-type": "vxlan", "ovn-remote": OVN_SETTINGS["ovn-remote"]}
+    memory = fold(memory, [changed(healthy_compute(), "ovs", encap_ips=(), ovn_settings=left)] * 20)
+    assert memory.identity is not None
+    assert memory.identity.settings == OVN_SETTINGS | {"ovn-encap-type": "vxlan"}
+
+
 def test_nothing_new_is_the_same_object() -> None:
     memory = fold(Memory(), [healthy_compute()] * 20)
     assert remember(replace(healthy_compute(), now=NOW + 1000, memory=memory)) is memory

@@ -10,7 +10,16 @@ from mecexporter.errors import Reason
 from mecexporter.state.ovs import InterfaceKind
 from mecexporter.state.world import World
 from tests.checks.verdicts import AWKWARD, only_finding
-from tests.worlds import HOSTNAME, changed, healthy_compute, interface, reinstalled_compute, without
+from tests.worlds import (
+    HOSTNAME,
+    OVN_SETTINGS,
+    SYSTEM_ID,
+    changed,
+    healthy_compute,
+    interface,
+    reinstalled_compute,
+    without,
+)
 
 ask = integration_bridge_empty.ask
 
@@ -78,6 +87,17 @@ def test_a_lost_remote_is_given_back_with_its_values() -> None:
     assert "ovn-remote is gone: ovs-vsctl set Open_vSwitch . " in remedy
     assert "external_ids:ovn-remote='\"ssl:192.0.2.10:6642\"'" in remedy
     assert "hostname" not in remedy, "which is there"
+
+
+def test_a_lost_encapsulation_is_given_back_with_its_values() -> None:
+    kept = {key: value for key, value in OVN_SETTINGS.items() if key != "ovn-encap-ip"}
+    empty = changed(healthy_compute(), "openflow", flows=0)
+    remedy = only_finding(integration_bridge_empty, changed(empty, "ovs", encap_ips=(), ovn_settings=kept)).remedy
+    assert remedy == (
+        f"ovn-encap-ip is gone: ovs-vsctl set Open_vSwitch . external_ids:system-id={SYSTEM_ID} "
+        "external_ids:ovn-encap-ip=192.0.2.1; "
+        "then restart ovn-controller"
+    )
 
 
 def test_a_switch_that_was_never_a_chassis_may_be_empty() -> None:

@@ -91,6 +91,46 @@ def test_a_reader_without_a_service_tells_the_incident(site: Site) -> None:
     assert state.read_bytes() == before
 
 
+def test_the_id_of_another_host_is_not_adopted(site: Site) -> None:
+    """Both ovn-controllers write the one Chassis by turns, and nothing fails."""
+    node, other = site.nodes["c1"], site.nodes["c2"]
+    with Watched(node, replace(QUICK, grace={"bridge": "5s", "identity": "20s"})) as exporter:
+        wait_until(lambda: exporter.remembered_id() == node.system_id, QUICK.clear, "the id is remembered")
+        await_well(exporter)
+        old = node.system_id
+        node.vsctl("set", "Open_vSwitch", ".", f"external_ids:system-id={other.system_id}")
+        site.sbctl("chassis-del", old)
+        wait_until(lambda: "system_id_changed" in exporter.found(), QUICK.found, "the change is found")
+        watch(exporter, 30)
+        assert "system_id_changed" in exporter.found()
+        assert exporter.remembered_id() == old
+        assert "chassis_unregistered" in exporter.opened(0)
+
+
+def test_a_lost_encapsulation_is_put_back_by_the_remedy(site: Site) -> None:
+    """The node looks healthy without it until the bridge is made anew."""
+    node = site.nodes["c1"]
+    with Watched(node, replace(QUICK, grace={"bridge": "5s", "identity": "2s"})) as exporter:
+        wait_until(lambda: exporter.remembered_id() == node.system_id, QUICK.clear, "the id is remembered")
+        await_well(exporter)
+        node.vsctl("remove", "Open_vSwitch", ".", "external_ids", "ovn-encap-ip")
+        watch(exporter, 5)
+        assert exporter.well()
+        node.kill("ovs-vswitchd")
+        node.start("ovs-vswitchd")
+        wait_until(lambda: exporter.found() == {"integration_bridge_empty"}, QUICK.found, "it is found")
+        [finding] = exporter.findings()["findings"]
+        command, _, rest = finding["remedy"].removeprefix("ovn-encap-ip is gone: ").partition("; ")
+        assert command.startswith("ovs-vsctl set Open_vSwitch . ")
+        assert command.endswith(f" external_ids:ovn-encap-ip={node.encap_ip}")
+        assert rest == "then restart ovn-controller"
+        node.vsctl(*command.split()[1:])
+        node.stop("ovn-controller", "--restart")
+        node.start("ovn-controller")
+        await_well(exporter)
+        wait_until(lambda: site.ping("vm1", "vm2"), QUICK.clear, "vm1 reaches vm2")
+
+
 def test_a_forgotten_identity_is_learnt_anew_once_the_node_is_well(site: Site) -> None:
     """Amid C2 there is no ovn-chassis-idx-* key to go by: until the node has been well, nobody knows its id."""
     node = site.nodes["c1"]

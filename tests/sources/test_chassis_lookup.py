@@ -15,6 +15,7 @@ from mecexporter.sources.chassis_lookup import ChassisLookupSource
 from mecexporter.sources.wire.endpoint import TlsFiles
 from mecexporter.state.host import IdFile
 from mecexporter.state.ovn import Chassis, ChassisLookup
+from mecexporter.state.world import Identity, Memory
 from tests.faults.servers import hostile, silent
 from tests.sources.daemons import OvsdbServer, run, running, short_dir
 from tests.worlds import changed, healthy_compute, without
@@ -281,6 +282,15 @@ class TestWhen:
         assert [lookup.pause(found) for _ in range(3)] == [15, 30, 60], "a finding needs two reads"
         assert lookup.pause(replace(found, ours=True)) == 1800, "by its address"
         assert lookup.pause(replace(found, ours=None)) == 1800, "nothing to compare with"
+
+    async def test_a_new_id_is_looked_up_again_until_it_is_adopted(self, southbound: OvsdbServer) -> None:
+        """It may be another host's too, whose Chassis it is at the next moment."""
+        mine = world(of(southbound))
+        adopted = replace(mine.memory, identity=Identity(system_id=ME, origin="ovsdb", since=0))
+        renamed = replace(mine.memory, identity=Identity(system_id="old-id", origin="ovsdb", since=0))
+        async with source() as lookup:
+            for memory, pause in ((renamed, 15), (renamed, 15), (adopted, 1800), (Memory(), 1800)):
+                assert lookup.pause(await lookup.read(replace(mine, memory=memory))) == pause
 
     def test_never_more_seldom_than_configured(self) -> None:
         lookup = ChassisLookupSource(None, None, interval=20, again=15)
