@@ -81,7 +81,7 @@ class OvnDatabaseSource(Source[DatabaseServer]):
         self._found = found
         self._client = OvsdbClient(endpoint, tls=tls, deadline=self.deadline)
         self._control = UnixctlClient(lambda: control, max_bytes=1 << 20) if control else None
-        self._opened: int | None = None
+        self._opened: tuple[str, int] | None = None  # by which process, how many
         self._reopened: deque[float] = deque()  # when a read saw that connections had been opened
 
     def configured(self, world: World) -> bool:
@@ -98,6 +98,7 @@ class OvnDatabaseSource(Source[DatabaseServer]):
     async def read(self, world: World) -> DatabaseServer:  # noqa: ARG002  # asks the same whatever the World
         """Raises SourceError; ANSWERED_ERROR where the server has no such database."""
         served = await self._served()
+        identity = served.get("sid") or served["_uuid"]
         model = _model(served.get("model"), str(self.endpoint))
         seen = await self._globals()
         replication, raft, memory, version, why = None, None, {}, None, None
@@ -108,13 +109,13 @@ class OvnDatabaseSource(Source[DatabaseServer]):
                 if model is Model.CLUSTERED:
                     raft = await self._raft(self._control)
                 elif model is Model.STANDALONE:
-                    replication = await self._replication(self._control)
+                    replication = await self._replication(self._control, identity)
             except SourceError as error:  # the server answers all the same, and there is another way to ask
                 why = error.why
         return DatabaseServer(
             db=self.db,
             server=self._server,
-            identity=served.get("sid") or served["_uuid"],
+            identity=identity,
             model=model,
             connected=bool(served.get("connected", True)),
             leader=bool(served.get("leader")) if model is Model.CLUSTERED else None,
@@ -167,7 +168,7 @@ class OvnDatabaseSource(Source[DatabaseServer]):
     async def _raft(self, control: UnixctlClient) -> Raft:
         return parse_cluster_status(await control.run("cluster/status", str(self.db)))
 
-    async def _replication(self, control: UnixctlClient) -> Replication:
+    async def _replication(self, control: UnixctlClient, identity: str) -> Replication:
         said = await control.run("ovsdb-server/sync-status")
         status = dict(re.findall(r"^(\w+):[ \t]*(.*)$", said, re.MULTILINE))
         if status.get("state") not in ("active", "backup"):
@@ -181,15 +182,17 @@ class OvnDatabaseSource(Source[DatabaseServer]):
             active=_normal(active) if active else None,
             connecting=standby and "replicating" not in status,
             exclude_tables=_tables(excluded, self.db),
-            reopening=self._reopening(int(opened)) if opened.strip().isdigit() else False,
+            reopening=self._reopening(identity, int(opened)) if re.fullmatch(r"\d{1,18}\s*", opened) else False,
         )
 
-    def _reopening(self, opened: int) -> bool:
+    def _reopening(self, identity: str, opened: int) -> bool:
         """Whether it opens connections again and again: ``replicating`` it also says when it lost the one it had."""
         now = time.monotonic()
-        if self._opened is not None and opened > self._opened:
+        before, self._opened = self._opened, (identity, opened)
+        if before is not None and before[0] != identity:  # another process: what that one before it opened is over
+            self._reopened.clear()
+        elif before is not None and opened > before[1]:
             self._reopened.append(now)
-        self._opened = opened
         while self._reopened and now - self._reopened[0] > _REOPENED:
             self._reopened.popleft()
         return len(self._reopened) > 1 and now - self._reopened[-1] < _STEADY

@@ -195,6 +195,30 @@ class TestReplication:
             assert not seen.replication.connecting, "sync-status still says 'replicating'"
             assert seen.is_standby
 
+    async def test_that_was_started_again_it_is_not_blamed_for_what_it_did_before(
+        self, directory: Path, active: Server, standby: Server
+    ) -> None:
+        control = directory / "nb.ctl"  # as OVN's scripts have it: the same for every process
+        control.symlink_to(standby.control)
+        endpoint = Endpoint.parse(f"unix:{standby.socket}")
+        source = OvnDatabaseSource(NB, LOCAL, endpoint, control=control, tls=None, interval=1)
+        try:
+            await until(source, lambda s: s.globals is not None, "it has copied")
+            active.kill()
+            await until(source, lambda s: bool(s.replication and s.replication.reopening), "it reconnects")
+            standby.kill()
+            active.start()
+            standby.start()
+            control.unlink()
+            control.symlink_to(standby.control)
+            with contextlib.suppress(SourceError):  # by the connection to the process before
+                await source.read(WORLD)
+            seen = await source.read(WORLD)
+            assert seen.replication is not None
+            assert not seen.replication.reopening
+        finally:
+            await source.close()
+
 
 class Member(Daemon):
     """A member of a RAFT cluster of Northbound; the first makes it."""
