@@ -286,16 +286,26 @@ class Pair:
             standby = await self._standby.digests(table, columns, chunk)
             active = await self._active.digests(table, columns, chunk)
             differing |= {u: (standby.get(u), active.get(u)) for u in chunk if standby.get(u) != active.get(u)}
-        self._note(table, differing, whole=not only)
+        self._note(table, differing, only=wanted if only else None)
 
     async def _rest(self) -> None:
         await asyncio.sleep(_REST * (self._standby.took + self._active.took))
 
-    def _note(self, table: str, differing: Mapping[str, tuple[int | None, int | None]], *, whole: bool = True) -> None:
-        """Take down what differs now; what was taken down before and is equal is struck off."""
+    def _note(
+        self,
+        table: str,
+        differing: Mapping[str, tuple[int | None, int | None]],
+        *,
+        only: Sequence[str] | None = None,
+    ) -> None:
+        """Take down what differs now; what was taken down before and is equal is struck off.
+
+        Where ``only`` some rows were asked for the others stay: an audit may have found them meanwhile.
+        """
         now = time.monotonic()
         before = self._rows.get(table, {})
-        rows: dict[str, _Row] = {}
+        asked = before.keys() if only is None else set(only)
+        rows: dict[str, _Row] = {uuid: row for uuid, row in before.items() if uuid not in asked}
         more: Counter[Kind] = Counter()
         # What is known already stays among those that are looked at one by one.
         for uuid, (standby, active) in sorted(differing.items(), key=lambda item: item[0] not in before):
@@ -309,7 +319,7 @@ class Pair:
             else:
                 rows[uuid] = _Row(standby, kind, now)
         self._rows[table] = rows
-        if whole:
+        if only is None:
             self._more[table] = more
 
 

@@ -13,8 +13,9 @@ import pytest
 
 from mecexporter.errors import SourceError
 from mecexporter.sources.ovn_db import OvnDatabaseSource
-from mecexporter.sources.ovn_db_sync import Audits, OvnDatabaseSyncSource
+from mecexporter.sources.ovn_db_sync import Audits, OvnDatabaseSyncSource, Pair, Side
 from mecexporter.sources.wire.endpoint import Endpoint
+from mecexporter.sources.wire.ovsdb import Column, Shape
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.ovn_db import Database, Kind, PairSync
 from mecexporter.state.world import Settings, World, empty_world
@@ -23,8 +24,10 @@ from tests.sources.daemons import Server, run, running, short_dir
 from tests.waiting import answers, eventually, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from mecexporter.sources.wire.ovsdb import Schema
 
 NB, SB = Database
 GRACE = 1.0
@@ -162,6 +165,44 @@ async def test_of_very_many_rows_all_are_counted(directory: Path) -> None:
             seen = await watch.until(lambda s: bool(counted(s)), "it is out of sync")
             assert counted(seen) == {("Logical_Switch", Kind.MISSING): 2500}
             assert len(seen.examples) == 20
+
+
+class Rows(Side):
+    """A server of one table; what is to happen ``meanwhile`` does while it answers about rows."""
+
+    def __init__(self, *uuids: str) -> None:
+        super().__init__(NB, Endpoint.parse("unix:/nowhere"), None)
+        self.held = list(uuids)
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def schema(self) -> Schema:
+        return {"DNS": {"_uuid": Column(Shape.SCALAR)}}
+
+    async def uuids(self, table: str) -> list[str]:  # noqa: ARG002  # it has one
+        return list(self.held)
+
+    async def raw(self, table: str, columns: Sequence[str], uuids: Sequence[str]) -> bytes:  # noqa: ARG002  # as above
+        return repr([uuid for uuid in uuids if uuid in self.held]).encode()
+
+    async def digests(self, table: str, columns: Sequence[str], uuids: Iterable[str]) -> dict[str, int]:  # noqa: ARG002  # as above
+        found = {uuid: 1 for uuid in uuids if uuid in self.held}
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
+        return found
+
+
+async def test_what_an_audit_finds_during_a_look_stays_found() -> None:
+    standby, active = Rows(), Rows("first")
+    pair = Pair(NB, standby, active, active_identity="a", audits=Audits(every=60.0, grace=0.0))
+    await pair.audit()
+    standby.held = ["first"]
+    active.held = ["first", "second"]
+    standby.meanwhile = pair.audit
+    await pair.look()
+    assert pair.last_in_sync is None
+    await pair.look()
+    assert counted(pair.result("b", "a", None)) == {("DNS", Kind.MISSING): 1}
 
 
 class TestTablesLeftOut:
