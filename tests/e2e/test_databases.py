@@ -6,6 +6,7 @@ and repaired; what is found, what can't be told meanwhile, and nothing else.
 
 from __future__ import annotations
 
+import json
 import queue
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.lab.central import DATABASES, NOBODY, CentralExporter, Host, Pair, replicates
+from tests.lab.site import OVN_SHARE
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.root
 
@@ -109,6 +112,28 @@ def change_by_hand(pair: Pair) -> None:
     wait_until(lambda: replicates(pair.cb, "nb"), 20, "it replicates")
 
 
+def newer_schema(host: Host) -> Path:
+    """Northbound's, with one more column."""
+    schema = json.loads((OVN_SHARE / "ovn-nb.ovsschema").read_text())
+    schema.pop("cksum", None)
+    schema["version"] = "99.0.0"
+    schema["tables"]["Logical_Switch"]["columns"]["novel"] = {"type": {"key": "string", "min": 0, "max": 1}}
+    file = host.dir / "newer.ovsschema"
+    file.write_text(json.dumps(schema))
+    return file
+
+
+def convert_the_active(pair: Pair) -> None:
+    """What cannot be replicated any more promotes its standby."""
+    pair.ca.execute("ovsdb-client", "--timeout=10", "convert", pair.ca.unix("nb"), newer_schema(pair.ca))
+
+
+def convert_the_standby(pair: Pair) -> None:
+    pair.cb.kill("nb")
+    pair.cb.execute("ovsdb-tool", "convert", pair.cb.dir / "nb.db", newer_schema(pair.cb))
+    start_standby(pair)
+
+
 LOST_WRITER = checks(NO_WRITER, REPLICATION)
 
 TROUBLES = {
@@ -166,6 +191,10 @@ TROUBLES = {
     ),
     "two actives": Trouble(
         begin=lambda p: p.cb.promote("nb", "sb"), end=lambda p: sync_again(p.cb, p.ca),
+        ca=Seen(must=checks(SPLIT)), cb=Seen(must=checks(SPLIT)),
+    ),
+    "active converted to a newer schema": Trouble(
+        begin=convert_the_active, end=convert_the_standby,
         ca=Seen(must=checks(SPLIT)), cb=Seen(must=checks(SPLIT)),
     ),
     "a table excluded": Trouble(
