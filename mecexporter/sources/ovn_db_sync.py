@@ -400,7 +400,7 @@ class OvnDatabaseSyncSource(Source[tuple[PairSync, ...]]):
             raise SourceError(Reason.MISSING, f"no standby of {self._db} answers")
         for identity in self._pairs.keys() - {s.identity for s in standbys}:
             self._pairs.pop(identity).close()
-        return tuple([await self._judge(world, standby) for standby in standbys])
+        return tuple(await asyncio.gather(*(self._judge(world, standby) for standby in standbys)))
 
     async def close(self) -> None:
         """End audits and close connections."""
