@@ -31,8 +31,8 @@ debian:
 lock: venv
 	$(PIP) install --quiet 'pip-tools>=7.5,<8'
 	$(COMPILE) $(UPGRADE) --only-build-deps --build-deps-for wheel -o requirements-build.txt pyproject.toml
-	$(COMPILE) $(UPGRADE) -o requirements.txt pyproject.toml
-	$(COMPILE) $(UPGRADE) --extra dev -o requirements-dev.txt pyproject.toml requirements-dev.in
+	$(COMPILE) $(UPGRADE) --extra nova-db -o requirements.txt pyproject.toml
+	$(COMPILE) $(UPGRADE) --extra nova-db --extra dev -o requirements-dev.txt pyproject.toml requirements-dev.in
 
 lint: venv
 	$(BIN)/ruff check
