@@ -57,6 +57,7 @@ class Case:
         rows: Nova's, of whatever status.
         function: the NIC's own record.
         instances: those that it names, as far as Nova has them.
+        up: whether the host's nova-compute reports, as far as Nova is asked.
     """
 
     host: str
@@ -66,6 +67,7 @@ class Case:
     ports: tuple[Port, ...] = ()
     function: Function | None = None
     instances: Mapping[str, Instance] = field(default_factory=dict)
+    up: bool = False
 
     @property
     def subject(self) -> str:
@@ -144,10 +146,8 @@ def _claim_against_port(case: Case) -> Drift | None:
 
 def _unsettled(case: Case, ledgers: Ledgers) -> bool:
     """Whether what it looks like now may be normal life, or belongs to a flavour and not to Neutron."""
-    if ledgers.cells is not None:
-        up = [cell.up[name] for cell in ledgers.cells for name in cell.up if name.casefold() == case.host.casefold()]
-        if not up or not all(up):
-            return True
+    if ledgers.cells is not None and not case.up:
+        return True
     if any(row.flavour for row in case.claims):
         return True
     return any(i.task_state or i.moving or case.address in i.context for i in case.instances.values())
@@ -162,7 +162,7 @@ def _lacks(case: Case, ledgers: Ledgers) -> bool:
 
 def _offloaded(case: Case) -> bool:
     """Whether the port's instance is where it needs no device: nowhere, or not yet anywhere."""
-    instance = next(iter(case.instances.values()), None)
+    instance = case.instances.get(case.ports[0].instance)
     return instance is not None and (instance.host is None or instance.vm_state == "building")
 
 
@@ -170,7 +170,7 @@ def _should_be_held(case: Case) -> bool:
     """Whether its instance runs on this host, undisturbed, and yet the NIC shows that no guest has it."""
     if case.function is None or case.function.held is not Held.NO or any(p.vnic in _NO_VFIO for p in case.ports):
         return False
-    instance = next(iter(case.instances.values()), None)
+    instance = case.instances.get(case.ports[0].instance)
     if instance is None or instance.host is None:
         return False
     return instance.vm_state == "active" and instance.host.casefold() == case.host.casefold()
@@ -180,6 +180,8 @@ def cases(ledgers: Ledgers) -> Iterator[Case]:
     """Every function that somebody claims, names, holds or lacks; free ones are of no interest."""
     devices = [row for cell in ledgers.cells or () for row in cell.devices]
     instances = {uuid: i for cell in ledgers.cells or () for uuid, i in cell.instances.items()}
+    down = {host.casefold() for cell in ledgers.cells or () for host, up in cell.up.items() if not up}
+    up = {host.casefold() for cell in ledgers.cells or () for host in cell.up} - down
     own = ledgers.host.casefold()
     functions = {f.address: f for pf in (ledgers.nic.pfs if ledgers.nic else ()) for f in (pf, *pf.vfs)}
     pfs = {f.address: pf.address for pf in (ledgers.nic.pfs if ledgers.nic else ()) for f in (pf, *pf.vfs)}
@@ -208,6 +210,7 @@ def cases(ledgers: Ledgers) -> Iterator[Case]:
             ports=named,
             function=function,
             instances={uuid: instances[uuid] for uuid in sorted(uuids) if uuid in instances},
+            up=host in up,
         )
 
 
@@ -240,7 +243,7 @@ def drifts(world: World) -> Mapping[Drift, tuple[Case, ...]]:
     ledgers = ledgers_of(world)
     parts: tuple[object, ...] = (ledgers.host, *(ledgers.cells or (None,)), ledgers.ports, ledgers.nic)
     before = _latest[0][0] if _latest else ()
-    if len(parts) != len(before) or any(now is not was for now, was in zip(parts, before, strict=True)):
+    if len(parts) != len(before) or any(now is not was and now != was for now, was in zip(parts, before, strict=True)):
         found: dict[Drift, list[Case]] = {}
         for case in cases(ledgers):
             if (verdict := judge(case, ledgers)) is not None:

@@ -70,16 +70,17 @@ class NeutronSource(Source[tuple[Port, ...]]):
         marker: str | None = None
         seen = 0
         while seen < _MOST:
-            page = await self._page(params, marker)
+            page, more = await self._page(params, marker)
             found |= {port.uuid: port for port in map(_port, page) if port is not None}
             seen += len(page)
             last = page[-1].get("id") if page else None
-            if not isinstance(last, str) or last == marker or len(page) < PAGE:
+            if not isinstance(last, str) or last == marker or not more:
                 return tuple(found.values())
             marker = last
         raise SourceError(Reason.TOO_LARGE, f"ports: more than {_MOST}")
 
-    async def _page(self, params: list[tuple[str, str]], marker: str | None) -> list[dict[str, Any]]:
+    async def _page(self, params: list[tuple[str, str]], marker: str | None) -> tuple[list[dict[str, Any]], bool]:
+        """Ports, and whether there are more: a service may give smaller pages than are asked for, and says so."""
         at = [("marker", marker)] if marker is not None else []
         try:
             answer = await self._cloud.get("network", "/ports", params + at)
@@ -87,7 +88,10 @@ class NeutronSource(Source[tuple[Port, ...]]):
             if marker is not None and error.reason is Reason.MISSING:
                 raise _MarkerGoneError from None
             raise
-        return listed(answer, "ports", "network /ports")
+        page = listed(answer, "ports", "network /ports")
+        links = answer.get("ports_links") or []
+        told = any(isinstance(link, dict) and link.get("rel") == "next" for link in links)
+        return page, told or len(page) >= PAGE
 
 
 class _MarkerGoneError(Exception):

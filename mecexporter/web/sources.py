@@ -50,7 +50,7 @@ def sources_document(view: View) -> SourcesDocument:
     return {
         "hostname": encodable(world.hostname),
         "roles": sorted(world.roles),
-        "sources": [_item(world, source) for source in sorted(parts | world.databases.keys())],
+        "sources": [_item(world, source) for source in sorted(parts | world.databases.keys() | world.cells.keys())],
     }
 
 
