@@ -210,11 +210,13 @@ class _Request:
     """One InstancePCIRequest (nova.objects.instance_pci_requests), as the database has it."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:
-        data = request.get("nova_object.data", request)
+        inner = request.get("nova_object.data")
+        data = inner if isinstance(inner, dict) else request
         self.id = data.get("request_id")
         self.flavour = bool(data.get("alias_name"))
         self.port = data.get("requester_id")
-        spec = data.get("spec") or []
+        spec = data.get("spec")
+        spec = spec if isinstance(spec, list) else []
         networks = (one.get("physical_network") for one in spec if isinstance(one, dict))
         self.physical_network = next((n for n in networks if isinstance(n, str)), None)
 
@@ -225,9 +227,11 @@ def _data(text: str | None, key: str) -> Iterator[Mapping[str, Any]]:
         found = orjson.loads(text) if text else []
     except orjson.JSONDecodeError:
         return
-    if isinstance(found, dict):
-        found = found.get("nova_object.data", found).get(key, [])
-    yield from (one for one in found if isinstance(one, dict))
+    for name in ("nova_object.data", key):
+        if isinstance(found, dict):
+            found = found.get(name, found)
+    if isinstance(found, list):
+        yield from (one for one in found if isinstance(one, dict))
 
 
 def _device(row: Any, requests: Mapping[str, _Request]) -> PciDevice:
