@@ -167,6 +167,8 @@ class TestSources:
             "OVN_Northbound@tcp:b:1",
             "OVN_Southbound@local",
             "ovn_northbound_sync",
+            "sysfs",
+            "links",
         }
 
     def test_a_comparison_is_as_configured(self) -> None:

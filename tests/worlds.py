@@ -66,7 +66,9 @@ SYSTEM_ID = "3f2a8c1e-5b0d-4c57-9f0e-1f3c1e6a7b21"
 PEER = "c0ffee00-0000-4000-8000-000000000002"
 REMOTE = "ssl:192.0.2.10:6642"
 OVN_SETTINGS = {"hostname": HOSTNAME, "ovn-encap-ip": "192.0.2.1", "ovn-encap-type": "geneve", "ovn-remote": REMOTE}
-COMPUTE_SOURCES = frozenset({"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host"})
+COMPUTE_SOURCES = frozenset(
+    {"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host", "sysfs", "links"}
+)
 NB, SB = Database.NORTHBOUND, Database.SOUTHBOUND
 SYNC = {NB: "ovn_northbound_sync", SB: "ovn_southbound_sync"}
 CENTRAL_SOURCES = frozenset({"host", "northd", *SYNC.values(), *(source_name(db, LOCAL) for db in Database)})
@@ -174,6 +176,8 @@ def healthy_compute() -> World:
             READ,
         ),
         host=Fresh(healthy_host(), READ),
+        sysfs=Fresh(Nic(pfs=(), addresses=frozenset({"0000:00:1f.0"}), processes_seen=True), READ),
+        links=Fresh(Links({}), READ),
     )
 
 
@@ -430,7 +434,7 @@ def view_of(world: World, *, checks: Iterable[Check] | None = None, seconds: flo
 
 def _earlier(world: World, seconds: float) -> World:
     earlier = replace(world, now=world.now - seconds)
-    for source in (*COMPUTE_SOURCES, "northd", *SYNC.values(), *VF_SOURCES - {CELL1}, *world.databases, *world.cells):
+    for source in (*COMPUTE_SOURCES, "northd", *SYNC.values(), *API_SOURCES - {CELL1}, *world.databases, *world.cells):
         part = world.part(source)
         if isinstance(part, Fresh):
             earlier = earlier.with_part(source, Fresh(part.value, part.at - seconds))
@@ -452,7 +456,7 @@ VFS = tuple(f"0000:3b:00.{n}" for n in range(2, 6))
 ALICE, BOB = "a11ce000-0000-4000-8000-000000000001", "b0b00000-0000-4000-8000-000000000002"
 """Instances."""
 CELL1 = "nova@cell1"
-VF_SOURCES = frozenset({"sysfs", "links", "neutron", "placement", CELL1})
+API_SOURCES = frozenset({"neutron", "placement", CELL1})
 
 
 def vf(index: int, **changes: Any) -> Vf:
@@ -526,10 +530,10 @@ def healthy_sriov() -> World:
     return replace(
         world,
         roles=frozenset({Role.COMPUTE, Role.API}),
-        applicable=world.applicable | VF_SOURCES,
+        applicable=world.applicable | API_SOURCES,
         status={
             **world.status,
-            **{s: SourceStatus(last_success=READ, duration=0.1, rounds=3) for s in VF_SOURCES},
+            **{s: SourceStatus(last_success=READ, duration=0.1, rounds=3) for s in API_SOURCES},
         },
         sysfs=Fresh(nic(held_vf(0, ALICE), held_vf(1, BOB), vf(2), vf(3)), READ),
         links=Fresh(

@@ -54,7 +54,7 @@ STATE = Metric(
     stability=Stability.STABLE,
 )
 SPEED = Metric(
-    name="mec_sriov_pf_speed_bits_per_second",
+    name="mec_sriov_pf_speed_bytes_per_second",
     help="Speed of the PF's link; absent without link.",
     labels=("hostname", "pf"),
 )
@@ -148,7 +148,7 @@ def _pf(world: World, pf: Pf, link: PfLink | None) -> Iterator[Sample]:
     for state in (_FREE, _GUEST, _HOST):
         yield STATE(states[state], hostname=host, pf=pf.address, state=state)
     if pf.speed is not None:
-        yield SPEED(pf.speed, hostname=host, pf=pf.address)
+        yield SPEED(pf.speed / 8, hostname=host, pf=pf.address)
 
 
 def _vf(host: str, pf: Pf, vf: Vf, link: PfLink | None, ports: dict[str, str]) -> Sample:
