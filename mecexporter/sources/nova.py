@@ -203,7 +203,7 @@ def _extra(reader: _Reader, uuids: list[str]) -> tuple[dict[str, _Request], dict
     return requests, contexts
 
 
-_ADDRESSES = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+_ADDRESSES = re.compile(r'"address": *"([0-9a-f:.]+)"')
 
 
 class _Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ class Machine:
         for number, file in enumerate(files):
             self.link(path / "fd" / str(number), file)
         return path
+
+    def end(self, pid: int) -> None:
+        shutil.rmtree(self.proc / str(pid))
 
     def domain(self, name: str, uuid: str, *addresses: str) -> None:
         devices = "".join(

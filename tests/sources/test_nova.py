@@ -28,7 +28,7 @@ PF, VF = "0000:3b:00.0", "0000:3b:00.2"
 
 @pytest.fixture(name="rows")
 def some_rows(tmp_path: Path) -> Rows:
-    rows = Rows(tmp_path / "cell.sqlite")
+    rows = Rows.of_a_file(tmp_path / "cell.sqlite")
     rows.host(1, "compute-1")
     rows.host(2, "compute-2")
     return rows
@@ -86,7 +86,7 @@ async def test_a_flavours_device_is_told_by_its_alias(rows: Rows) -> None:
 async def test_requests_of_another_form_say_nothing(rows: Rows, text: str) -> None:
     rows.vf(1, VF, ALICE, request_id="r1")
     rows.instance(ALICE, "compute-1")
-    rows.run("UPDATE instance_extra SET pci_requests = ?", text)
+    rows.run("UPDATE instance_extra SET pci_requests = :text", text=text)
     (device,) = (await read(rows)).devices
     assert (device.flavour, device.port) == (False, None)
 
@@ -95,7 +95,7 @@ async def test_requests_in_an_object(rows: Rows) -> None:
     rows.vf(1, VF, ALICE, request_id="r1")
     rows.instance(ALICE, "compute-1")
     wrapped = {"nova_object.data": {"requests": [{"nova_object.data": request("r1", alias="a")}]}}
-    rows.run("UPDATE instance_extra SET pci_requests = ?", json.dumps(wrapped))
+    rows.run("UPDATE instance_extra SET pci_requests = :text", text=json.dumps(wrapped))
     assert (await read(rows)).devices[0].flavour
 
 
@@ -130,12 +130,12 @@ async def test_addresses_of_a_migration_context(rows: Rows) -> None:
     devices = {"objects": [{"nova_object.data": {"address": "0000:3B:00.5", "parent_addr": PF}}]}
     context = json.dumps({"nova_object.data": {"old_pci_devices": {"nova_object.data": devices}}})
     rows.instance(ALICE, "compute-1", migration_context=context)
-    assert (await read(rows)).instances[ALICE].context == {"0000:3b:00.5", PF}
+    assert (await read(rows)).instances[ALICE].context == {"0000:3b:00.5"}
 
 
 async def test_nova_compute_that_is_down(rows: Rows) -> None:
-    rows.host(3, "slow", seen="-59 seconds")
-    rows.host(4, "dead", seen="-61 seconds")
+    rows.host(3, "slow", seen=57)
+    rows.host(4, "dead", seen=63)
     rows.host(5, "fenced", forced_down=True)
     rows.add("services", host="never", binary="nova-compute", last_seen_up=None, forced_down=0)
     rows.add("services", host="ctl", binary="nova-scheduler", last_seen_up=None, forced_down=0)
@@ -162,10 +162,11 @@ async def test_too_many_rows(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> Non
 
 async def test_nothing_is_written(rows: Rows, tmp_path: Path) -> None:
     rows.vf(1, VF, ALICE)
-    before = hashlib.sha256(rows.path.read_bytes()).digest(), names(tmp_path)
-    rows.path.chmod(0o400)
+    file = tmp_path / "cell.sqlite"
+    before = hashlib.sha256(file.read_bytes()).digest(), names(tmp_path)
+    file.chmod(0o400)
     await read(rows)
-    assert (hashlib.sha256(rows.path.read_bytes()).digest(), names(tmp_path)) == before
+    assert (hashlib.sha256(file.read_bytes()).digest(), names(tmp_path)) == before
 
 
 async def failure(url: str) -> SourceError:
