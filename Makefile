@@ -63,8 +63,8 @@ generate: venv
 	cp alerts/*.rules.yaml helm/mecexporter/files/alerts/
 	cp dashboards/*.json helm/mecexporter/files/dashboards/
 
-# Only the tests draw dashboards.
-demo incident repair bench: export BROWSER := no
+# Only the tests draw dashboards, and run OpenStack.
+demo incident repair bench: export TESTS := no
 
 demo: venv
 	$(BIN)/python -m tests.lab demo $(if $(LAB),--name $(LAB))

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs the Debian or Ubuntu packages that the tests run: real OVS, OVN, Prometheus, Alertmanager and a browser.
-# Does nothing when all of them are there. Needs root otherwise. No package starts a daemon. PYTHON: as in the Makefile;
-# BROWSER=no leaves out what only drawing dashboards needs.
+# Installs the Debian or Ubuntu packages that the tests run: real OVS, OVN, OpenStack, Prometheus, Alertmanager and a
+# browser. Does nothing when all of them are there. Needs root otherwise. No package starts a daemon. PYTHON: as in the
+# Makefile; TESTS=no leaves out what only the tests need.
 set -eu
 
 missing=
@@ -34,9 +34,15 @@ else
 fi
 browser() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
 atomic() { ldconfig -p | grep -q 'libatomic\.so\.1 '; } # of Playwright's own Node.js
-if [ "${BROWSER:-yes}" != no ]; then
+debian_python() { test -d "/usr/lib/python3/dist-packages/$1"; } # without the programs, whose packages want to be set up
+if [ "${TESTS:-yes}" != no ]; then
     need chromium browser
     need libatomic1 atomic
+    need mariadb-server-core command -v mariadbd
+    need mariadb-client-core command -v mariadb
+    need python3-neutron debian_python neutron
+    need python3-nova debian_python nova
+    need python3-placement debian_python placement
 fi
 [ -n "$missing" ] || exit 0
 
