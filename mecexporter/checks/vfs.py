@@ -253,9 +253,15 @@ def drifts(world: World) -> Mapping[Drift, tuple[Case, ...]]:
 
 
 def silent(world: World, sources: tuple[str, ...]) -> tuple[str, ...]:
-    """Of the sources those that are asked here and do not answer."""
-    names = (name for source in sources for name in asked(world, source))
-    return tuple(name for name in names if not isinstance(world.part(name), Fresh))
+    """Of the sources those that are asked here and do not answer, or have nothing to say of this host."""
+    names = [name for source in sources for name in asked(world, source)]
+    lost = tuple(name for name in names if not isinstance(world.part(name), Fresh))
+    cells = {
+        name: cell for name in asked(world, CELL) if name in names and isinstance(cell := world.cells[name], Fresh)
+    }
+    if cells and not any(cell.value.knows_host for cell in cells.values()):
+        return (*lost, *cells)
+    return lost
 
 
 def finding(world: World, subject: str, said: Said, sources: tuple[str, ...], hold: float = 0.0) -> Finding:

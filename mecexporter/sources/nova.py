@@ -174,6 +174,7 @@ def _cell(reader: _Reader, host: str | None) -> Cell:
             for row in instances
         },
         up=_up(reader),
+        asked_for=host,
     )
 
 

@@ -19,6 +19,7 @@ from mecexporter.state.observed import Fresh
 from mecexporter.state.openstack import DeviceKind
 from mecexporter.state.sriov import Held
 from mecexporter.state.world import CELL
+from mecexporter.web.sources import sources_document
 from tests.worlds import (
     ALICE,
     BOB,
@@ -37,6 +38,7 @@ from tests.worlds import (
     nic,
     port,
     vf,
+    view_of,
     without,
 )
 
@@ -282,6 +284,17 @@ def test_without_a_configured_ledger_it_cannot_tell(source: str) -> None:
 def test_without_the_nic_where_that_is_not_configured_it_can() -> None:
     world = leaked_vf()
     assert vf_leaked.ask(replace(world, applicable=world.applicable - {"sysfs"})) != ()
+
+
+def test_a_cell_that_does_not_know_this_host_cannot_tell() -> None:
+    """By a name that is not Nova's it would seem to have no devices."""
+    world = changed(leaked_vf(), CELL1, asked_for=HOSTNAME, up={"compute-1.example.org": True}, devices=())
+    assert vf_leaked.ask(world) == Unknown((CELL1,))
+    second = f"{CELL}cell2"
+    both = replace(world, applicable=world.applicable | {second}).with_part(second, leaked_vf().part(CELL1))
+    assert vf_leaked.ask(both) != Unknown((CELL1,)), "another cell has it"
+    words = next(s for s in sources_document(view_of(world))["sources"] if s["source"] == CELL1)["why"]
+    assert words == f"it has no nova-compute of host {HOSTNAME}: host.hostname must be Nova's name of this host"
 
 
 # An oracle of its own: the contract's sentences, one after another, over one VF's records.

@@ -75,6 +75,13 @@ async def test_devices_of_all_hosts(rows: Rows) -> None:
     assert cell.instances.keys() == {ALICE, BOB}
 
 
+async def test_a_host_that_the_cell_does_not_have(rows: Rows) -> None:
+    assert (await read(rows)).knows_host
+    rows.run("UPDATE services SET host = 'compute-1.example.org' WHERE host = 'compute-1'")
+    assert not (await read(rows)).knows_host
+    assert (await read(rows, every_host=True)).knows_host
+
+
 async def test_a_flavours_device_is_told_by_its_alias(rows: Rows) -> None:
     rows.vf(1, VF, ALICE, request_id="r1")
     rows.instance(ALICE, "compute-1", [request("r0", port="port-a"), request("r1", alias="gpu-ish")])
