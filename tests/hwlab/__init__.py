@@ -82,7 +82,7 @@ def prepare_kernel() -> None:
 
 def _make(script: str, seconds: float) -> None:
     environment = os.environ | {"PYTHON": sys.executable, "HWLAB_CACHE": str(cache())}
-    command = ["timeout", "-k", "30", str(seconds), HERE / script]
+    command = ["timeout", "-k", "30", str(seconds), str(HERE / script)]
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         why = "out of time" if done.returncode in _TIMED_OUT else f"status {done.returncode}"

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 import re
 import sys
 from dataclasses import dataclass
@@ -39,6 +38,8 @@ _BY_ITS_NAME = re.compile(r"vfio-dev|vdpa\d+")
 _LINE = re.compile(r"(?P<path>\S+?)(?:(?P<dir>/)| (?P<kind>->|=|:|!) ?(?P<value>.*))")
 # Files of Linux that fail in the way asked for wherever there is a network namespace.
 _FAILS = {errno.EOPNOTSUPP: "/sys/class/net/lo/phys_switch_id", errno.EINVAL: "/sys/class/net/lo/speed"}
+# On Linux EOPNOTSUPP and ENOTSUP are one number; the first is what the kernel says.
+_NAMES = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP"}
 _ANYWAY = "/proc/self/mem"  # EIO at its beginning
 
 
@@ -168,9 +169,9 @@ def _add_pci(tree: Tree, root: Path, device: Path) -> None:
     place = device.resolve()
     network = _read(place / "class").startswith("0x02")
     _add_attributes(tree, root, place, _PCI if network else ("class", "vendor", "device"))
-    for name in sorted(os.listdir(place)) if network else ():
-        if _BY_ITS_NAME.fullmatch(name):
-            for below in [place / name, *_entries(place / name)]:
+    for special in _entries(place) if network else ():
+        if _BY_ITS_NAME.fullmatch(special.name):
+            for below in [special, *_entries(special)]:
                 tree[_name(root, below)] = Dir()
 
 
@@ -205,10 +206,7 @@ def _add(tree: Tree, root: Path, path: Path) -> None:
         try:
             tree[name] = File(path.read_bytes().decode("utf-8", "backslashreplace"))
         except OSError as error:
-            # On Linux ENOTSUP is another name for it, and the one that errno.errorcode gives.
-            tree[name] = Unreadable(
-                "EOPNOTSUPP" if error.errno == errno.EOPNOTSUPP else errno.errorcode[error.errno or 0]
-            )
+            tree[name] = Unreadable(_NAMES.get(error.errno or 0, "EIO"))
 
 
 def _name(root: Path, path: Path) -> str:

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Functions for scripts in the guest: '. /hwlab/lib.sh'. A script of checks ends with 'finish'.
 failures=0
-say() { printf '\n== %s\n' "$*"; }
+say() { printf '\n== %s (%s s)\n' "$*" "$(cut -d. -f1 /proc/uptime)"; }
 
 # check WHAT COMMAND...: one line, ok or FAIL; finish counts the failures.
 check() {
@@ -16,7 +16,7 @@ check() {
     fi
 }
 finish() {
-    say "$failures failed, $(cut -d. -f1 /proc/uptime) s of uptime"
+    say "$failures failed"
     [ $failures = 0 ]
     exit
 }

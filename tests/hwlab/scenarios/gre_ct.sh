@@ -1,7 +1,7 @@
 #!/bin/bash
 # gre_ct.sh: GRE under connection tracking wholly in TC, in_hw. Needs --kernel custom (NET_TC_SKB_EXT). A third
 # machine behind a veth, which has no offload, gives flows in TC software beside them.
-# shellcheck disable=SC2016,SC2034,SC2046,SC2086,SC2317 # check evaluates its words when it is called
+# shellcheck disable=SC2016,SC2034,SC2046,SC2086,SC2119,SC2317 # check evaluates its words when it is called
 # shellcheck source=tests/hwlab/guest/lib.sh
 . /hwlab/lib.sh
 load_offload
