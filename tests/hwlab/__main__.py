@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tests import hwlab
 from tests.hwlab import connectx
@@ -15,7 +15,7 @@ from tests.hwlab import connectx
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-RECORDED = ("vfs.sh", "switchdev.sh")
+RECORDED: dict[str, Literal["igb"] | None] = {"vfs.sh": "igb", "switchdev.sh": None}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,9 +63,9 @@ def record() -> int:
     (hwlab.FIXTURES / connectx.NAME).write_text(connectx.manifest())
     with tempfile.TemporaryDirectory() as name:
         share = Path(name)
-        for script in RECORDED:
+        for script, nic in RECORDED.items():
             shutil.copy(hwlab.HERE / "scenarios" / script, share)
-            done = hwlab.Guest(share=share, nic="igb").run(script, timeout=300, env={"RECORD": "/share/recorded"})
+            done = hwlab.Guest(share=share, nic=nic).run(script, timeout=300, env={"RECORD": "/share/recorded"})
             sys.stdout.write(done.stdout)
             if done.returncode:
                 return done.returncode

@@ -1,9 +1,9 @@
-"""A manifest made by hand: a ConnectX-like NIC of two ports in switchdev mode, as mlx5 shows it. No such NIC was at hand.
+"""A manifest made by hand, no such NIC was there: a ConnectX-like one of two ports in switchdev mode, as mlx5 shows it.
 
 Made after the kernel's Documentation/networking/representors.rst, Documentation/networking/devlink/mlx5.rst (eswitch
-modes), Documentation/ABI/testing/sysfs-bus-pci and sysfs-class-net, and drivers/net/ethernet/mellanox/mlx5/core/en_rep.c:
-a representor's parent is the PF, so it lies in the PF's net/; all ports of the NIC have one phys_switch_id, its system
-image GUID; a representor has no link settings, so that reading its speed fails.
+modes), Documentation/ABI/testing/sysfs-bus-pci and sysfs-class-net, and the driver (mlx5/core/en_rep.c): the parent of
+a representor is the PF, so it lies in the PF's net/; all ports of the NIC have one phys_switch_id, its system image
+GUID; a representor has no link settings, so that reading its speed fails.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _OFFSETS = (2, 9)  # first VF Offset: the VFs of the second port follow those of
 _UNSUPPORTED = Unreadable("EOPNOTSUPP")
 _NO_LINK_SETTINGS = Unreadable("EINVAL")
 HEADER = f"""\
-Made by hand (tests/hwlab/connectx.py), not recorded: a ConnectX-like NIC of two ports, {VFS} VFs each, in switchdev mode,
-both ports in bond0, the representors of the first port's VFs 0 to 3 in Open vSwitch.
+Made by hand (tests/hwlab/connectx.py), not recorded: a ConnectX-like NIC of two ports, {VFS} VFs each, in switchdev
+mode, both ports in bond0, the representors of the first port's VFs 0 to 3 in Open vSwitch.
 First port: VF 0 on vfio-pci, held by a QEMU; VF 1 on vfio-pci, held by nobody; VF 2 has a vDPA device; VF 3 has no
 driver; VF 4's netdev is in a bridge of the host's; the others have idle netdevs.
 Second port: all idle, on the host's driver."""

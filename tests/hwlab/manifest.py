@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import platform
 import re
 import sys
 from dataclasses import dataclass
@@ -227,4 +228,4 @@ def _entries(directory: Path) -> list[Path]:
 if __name__ == "__main__":
     if sys.argv[1:] != ["pack"]:
         sys.exit("usage: manifest.py pack")
-    sys.stdout.write(render(pack()))
+    sys.stdout.write(render(pack(), f"Recorded on Linux {platform.release()}."))

@@ -46,7 +46,7 @@ load_offload() {
         act_skbedit openvswitch nf_conntrack ip_gre veth netdevsim
 }
 
-# mec ARG...: the exporter of the tree under test
+# mec ARG...: the exporter of the tree under test; in the background say it in full, for $! to be its own pid
 mec() { python3 -m mecexporter "$@"; }
 
 ## SR-IOV: the igb NIC. Its netdev is pf0, those of its VFs pf0v0, pf0v1, ... PF is its address.
