@@ -84,6 +84,7 @@ netdevsim() {
     # A module tree of hard links, with netdevsim where depmod gives it precedence: 'modprobe netdevsim' just works.
     mkdir -p lib/modules
     cp -al "$CACHE/kernel/current/lib/modules/$KVER" lib/modules/
+    (cd "lib/modules/$KVER/kernel" && rm -r sound drivers/{gpu,hid,iio,media,scsi,staging,usb} drivers/net/wireless) # depmod reads all
     install -Dm644 -t "lib/modules/$KVER/updates" linux/drivers/net/netdevsim/netdevsim.ko
     depmod -b . "$KVER"
     rm -r linux
@@ -141,9 +142,13 @@ compiled_packages() {
 # Old lists name packages that the archive no longer has: fetch them anew where something will be fetched.
 if [ ! -e "$CACHE/kernel/current/.done" ] || ! has_qemu; then rm -rf "$CACHE/apt"; fi
 
-# Two at a time: each is slow in another way.
-(stage rootfs $SUITE "$MIRROR" "$GUEST_PACKAGES" -- rootfs) &
-root=$!
+# Two at a time, on two cores.
+(
+    stage rootfs $SUITE "$MIRROR" "$GUEST_PACKAGES" -- rootfs
+    stage python "$TREE/requirements.txt" "$TREE/requirements-dev.txt" -- python_packages
+    stage site "$(readlink "$CACHE/python/current")" "$(readlink "$CACHE/rootfs/current")" -- compiled_packages
+) &
+system=$!
 stage apt "$MIRROR" $SUITE "$CACHE" -- apt_index
 qemu
 KVER=$(private_apt apt-cache pkgnames linux-image-$KERNEL_SERIES | sed -nE 's/^linux-image-([0-9.]+\+deb12-amd64)$/\1/p' | sort -V | tail -n 1)
@@ -153,7 +158,5 @@ stage kernel "$KVER" "$DEBVER" "$CACHE" -- kernel_packages
 stage netdevsim "$CACHE/kernel/current/usr/src/linux-headers-$KVER/.config" "$DEBVER" "$LAB/netdevsim-flower.patch" -- netdevsim
 stage initramfs "$DEBVER" "$LAB/guest/initramfs-init.sh" -- initramfs
 stage programs "$LAB/guest/qemu.c" -- programs
-stage python "$TREE/requirements.txt" "$TREE/requirements-dev.txt" -- python_packages
-wait $root
-stage site "$(readlink "$CACHE/python/current")" "$(readlink "$CACHE/rootfs/current")" -- compiled_packages
+wait $system
 say "ready in $SECONDS s: kernel $KVER"
