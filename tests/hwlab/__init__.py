@@ -101,7 +101,7 @@ class Guest:
     memory: int = 1024
     """Megabytes."""
 
-    def run(self, script: str, *args: str, timeout: float = 120, env: Mapping[str, str] | None = None) -> Result:
+    def run(self, script: str, *args: str, timeout: float = 200, env: Mapping[str, str] | None = None) -> Result:
         """Runs a bash script that lies in the share, with the variables given.
 
         Raises GuestError.
@@ -109,7 +109,7 @@ class Guest:
         assert (self.share / script).is_file(), f"no {script} in {self.share}"
         return self._run(shlex.join(["bash", f"/share/{script}", *args]), timeout, env or {})
 
-    def sh(self, text: str, *, timeout: float = 120, env: Mapping[str, str] | None = None) -> Result:
+    def sh(self, text: str, *, timeout: float = 200, env: Mapping[str, str] | None = None) -> Result:
         """Runs lines of bash with the functions of guest/lib.sh; it ends at the first that fails.
 
         Raises GuestError.

@@ -124,7 +124,7 @@ def test_exporter_runs_in_a_guest_with_vfs(tmp_path: Path) -> None:
         mec once --config config.yaml >once.prom
         python3 -m mecexporter run --config config.yaml >run.log 2>&1 &
         fresh() { python3 scrape.py >run.prom && grep -q 'source_up{source="sysfs"} 1' run.prom; }
-        wait_for 40 fresh
+        wait_for 90 fresh
         kill $!; wait $!
         python3 /hwlab/manifest.py pack >here.manifest
         """
