@@ -21,6 +21,7 @@ need iproute2 command -v ip
 need iputils-ping command -v ping
 need ethtool command -v ethtool
 need strace command -v strace
+need shellcheck command -v shellcheck
 need openvswitch-switch command -v ovs-vswitchd
 need ovn-common command -v ovn-nbctl
 need ovn-central command -v ovn-northd
