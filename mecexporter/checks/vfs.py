@@ -256,11 +256,10 @@ def silent(world: World, sources: tuple[str, ...]) -> tuple[str, ...]:
     """Of the sources those that are asked here and do not answer, or have nothing to say of this host."""
     names = [name for source in sources for name in asked(world, source)]
     lost = tuple(name for name in names if not isinstance(world.part(name), Fresh))
-    cells = {
-        name: cell for name in asked(world, CELL) if name in names and isinstance(cell := world.cells[name], Fresh)
-    }
-    if cells and not any(cell.value.knows_host for cell in cells.values()):
-        return (*lost, *cells)
+    cells = [world.cells[name] for name in names if name in world.cells]
+    told = [cell.value for cell in cells if isinstance(cell, Fresh)]
+    if told and not any(cell.knows_host for cell in told):
+        return (*lost, *(name for name in names if name in world.cells and name not in lost))
     return lost
 
 

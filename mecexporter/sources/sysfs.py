@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree as ET
 
 from mecexporter.aside import aside
@@ -28,6 +29,7 @@ _MEGABIT = 1_000_000
 _REST = 200.0  # looking through all open files rests so many times as long as it took
 _LONGEST_REST = 30.0
 _VFIO = "/dev/vfio/"
+_REPRESENTOR = re.compile(r"(?:c\d+)?pf(?P<pf>\d+)vf(?P<vf>\d+)")
 _SWITCH = "ovs-vswitchd"  # with DPDK it has VFs open for the host's own use
 _XML_LIMIT = 1 << 20
 
@@ -39,6 +41,14 @@ class SysfsPaths:
     sysfs: Path
     proc: Path
     libvirt: Path = Path("/run/libvirt/qemu")
+
+
+class _Use(NamedTuple):
+    """Who uses a function."""
+
+    held: Held = Held.NO
+    holder: str = ""
+    by_host: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,8 @@ class _Holder:
 
 class SysfsSource(Source[Nic]):
     """Reads some six small files a VF, in a thread.
+
+    ``sriov_numvfs`` is not read: while VFs are taken away under a guest that holds one, that blocks till the guest ends.
 
     The kernel's ABI: Documentation/ABI/testing/sysfs-bus-pci (``sriov_*``, ``virtfnN``, ``physfn``), sysfs-class-net
     (``phys_port_name``), Documentation/driver-api/vfio.rst (groups).
@@ -99,19 +111,26 @@ class SysfsSource(Source[Nic]):
         domains = _domains(self._paths.libvirt) if bound else {}
         seen = holders is not None
 
-        def held(address: str) -> tuple[Held, str, bool]:
+        def use(address: str) -> _Use:
             if address not in bound:
-                return Held.NO, "", False
+                return _Use()
             by = next((holders[name] for name in bound[address] if holders and name in holders), None)
             if by is not None and by.command == _SWITCH:
-                return Held.NO, "", True
+                return _Use(by_host=True)
             if by is not None or address in domains:
-                return Held.YES, (by.guest if by else "") or domains.get(address, ""), False
-            return (Held.NO if seen else Held.BOUND), "", False
+                return _Use(Held.YES, (by.guest if by else "") or domains.get(address, ""))
+            return _Use(Held.NO if seen else Held.BOUND)
 
         return Nic(
             pfs=tuple(
-                _pf(path, of[path], held(path.name), {vf: held(vf.name) for vf in of[path].values()}) for path in nics
+                _pf(
+                    path,
+                    self._paths.sysfs / "class/net",
+                    of[path],
+                    use(path.name),
+                    {vf: use(vf.name) for vf in of[path].values()},
+                )
+                for path in nics
             ),
             addresses=frozenset(addresses),
             processes_seen=seen,
@@ -134,17 +153,31 @@ class SysfsSource(Source[Nic]):
         return self._holders if self._searched else None
 
 
+def _representors(netdevs: Path, uplink: Path) -> dict[int, str]:
+    """By the switch that they share with the uplink, whose port is p0 where theirs are pf0vf0, pf0vf1 and so on.
+
+    Not all drivers put them below their PF.
+    """
+    switch, port = _text(uplink / "phys_switch_id"), _text(uplink / "phys_port_name")
+    if not switch or not re.fullmatch(r"p\d+", port):
+        return {}
+    found: dict[int, str] = {}
+    for name in _names(netdevs):
+        theirs = _REPRESENTOR.fullmatch(_text(netdevs / name / "phys_port_name"))
+        if theirs and theirs["pf"] == port[1:] and _text(netdevs / name / "phys_switch_id") == switch:
+            found[int(theirs["vf"])] = name
+    return found
+
+
 def _pf(
-    path: Path, virtual: Mapping[int, Path], held: tuple[Held, str, bool], of: Mapping[Path, tuple[Held, str, bool]]
+    path: Path,
+    netdevs: Path,
+    virtual: Mapping[int, Path],
+    use: _Use,
+    uses: Mapping[Path, _Use],
 ) -> Pf:
-    base = _function(path, held)
-    ports = {device: _text(path / "net" / device / "phys_port_name") for device in base.devices}
-    representors = {
-        int(found[1]): device
-        for device, port in ports.items()
-        if (found := re.fullmatch(r"(?:c\d+)?pf\d+vf(\d+)", port))
-    }
-    uplinks = tuple(device for device in base.devices if device not in representors.values())
+    base = _function(path, use)
+    uplinks = tuple(d for d in base.devices if not _REPRESENTOR.fullmatch(_text(path / "net" / d / "phys_port_name")))
     net = path / "net" / uplinks[0] if uplinks else None
     speed = _number(net / "speed") if net else None
     numa = _number(path / "numa_node")
@@ -160,16 +193,16 @@ def _pf(
         product=_text(path / "device"),
         numa_node=numa if numa is not None and numa >= 0 else None,
         capacity=_number(path / "sriov_totalvfs") or 0,
-        configured=_number(path / "sriov_numvfs") or 0,
-        vfs=tuple(_vf(index, vf, of[vf]) for index, vf in sorted(virtual.items())),
+        configured=len(virtual),
+        vfs=tuple(_vf(index, vf, uses[vf]) for index, vf in sorted(virtual.items())),
         master=_link(net / "master") if net else None,
         speed=speed * _MEGABIT if speed is not None and speed > 0 else None,
-        representors=representors,
+        representors=_representors(netdevs, net) if net else {},
     )
 
 
-def _vf(index: int, path: Path, held: tuple[Held, str, bool]) -> Vf:
-    base = _function(path, held)
+def _vf(index: int, path: Path, use: _Use) -> Vf:
+    base = _function(path, use)
     state, used = base.held, base.by_host
     if state is Held.NO:
         above = [name for device in base.devices for name in _names(path / "net" / device)]
@@ -189,15 +222,15 @@ def _vf(index: int, path: Path, held: tuple[Held, str, bool]) -> Vf:
     )
 
 
-def _function(path: Path, held: tuple[Held, str, bool]) -> Function:
+def _function(path: Path, use: _Use) -> Function:
     group = _link(path / "iommu_group")
     return Function(
         address=path.name,
         driver=_link(path / "driver"),
         iommu_group=int(group) if group and group.isdigit() else None,
-        held=held[0],
-        holder=held[1],
-        by_host=held[2],
+        held=use.held,
+        holder=use.holder,
+        by_host=use.by_host,
         devices=tuple(_names(path / "net")),
     )
 
@@ -231,20 +264,24 @@ def _search(proc: Path) -> dict[str, _Holder] | None:
     if _text(proc / "2" / "comm") != "kthreadd":
         return None
     found: dict[str, _Holder] = {}
-    for process in _names(proc):
+    # Not by pathlib: this takes half the time, and a host has tens of thousands of open files.
+    for process in os.listdir(proc):  # noqa: PTH208
         if not process.isdigit():
             continue
-        directory = proc / process / "fd"
+        directory = f"{proc}/{process}/fd"
         try:
-            descriptors = [entry.name for entry in directory.iterdir()]
+            descriptors = os.listdir(directory)  # noqa: PTH208
         except PermissionError:
             return None
         except OSError:  # it has ended
             continue
         for fd in descriptors:
-            target = _target(directory / fd)
-            if target is not None and target.startswith(_VFIO) and target != f"{_VFIO}vfio":
-                found[target] = _holder(proc / process, directory / fd, target)
+            try:
+                target = os.readlink(f"{directory}/{fd}")  # noqa: PTH115
+            except OSError:  # closed since
+                continue
+            if target.startswith(_VFIO) and target != f"{_VFIO}vfio":
+                found[target] = _holder(proc / process, Path(directory, fd), target)
     return found
 
 

@@ -60,7 +60,7 @@ class Pf(Function):
         product: PCI device id.
         numa_node: None where the machine does not say.
         capacity: how many VFs it can have (``sriov_totalvfs``).
-        configured: how many it has (``sriov_numvfs``).
+        configured: how many it has.
         vfs: by index.
         master: the bond or bridge that has its uplink's netdev, None if none has.
         speed: of its link, in bits a second; None without link.

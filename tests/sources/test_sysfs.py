@@ -102,15 +102,25 @@ async def test_files_that_fail_when_they_are_read(machine: Machine, source: Sysf
     (path / "net/eth0/phys_port_name").mkdir()  # as a read that fails: EISDIR for EOPNOTSUPP
     (path / "net/eth0/speed").mkdir()
     (path / "sriov_numvfs").unlink()
+    (path / "sriov_numvfs").mkdir()
     (pf,) = (await read(source)).pfs
-    assert (pf.device, pf.speed, pf.configured) == ("eth0", None, 0)
+    assert (pf.device, pf.speed, pf.configured) == ("eth0", None, 4)
 
 
 async def test_representors_and_uplink_of_switchdev_mode(machine: Machine, source: SysfsSource) -> None:
     path = machine.pf(driver="mlx5_core", net="ens1f0np0")
-    machine.write(path / "net/ens1f0np0/phys_port_name", "p0\n")
-    machine.netdev(PF, "ens1f0npf0vf0", phys_port_name="pf0vf0")
-    machine.netdev(PF, "eth7", phys_port_name="c1pf0vf10")
+    for name, port, switch in (
+        ("ens1f0np0", "p0", "e4"),
+        ("ens1f0npf0vf0", "pf0vf0", "e4"),
+        ("eth7", "c1pf0vf10", "e4"),
+        ("of_the_other_port", "pf1vf1", "e4"),
+        ("of_another_card", "pf0vf2", "77"),
+    ):
+        if name.startswith("ens"):
+            machine.write(path / "net" / name / "phys_port_name", f"{port}\n")
+            machine.write(path / "net" / name / "phys_switch_id", f"{switch}\n")
+        machine.write(machine.sysfs / "class/net" / name / "phys_port_name", f"{port}\n")
+        machine.write(machine.sysfs / "class/net" / name / "phys_switch_id", f"{switch}\n")
     machine.link(path / "net/ens1f0np0/master", "../../../../../virtual/net/bond0")
     (pf,) = (await read(source)).pfs
     assert (pf.devices, dict(pf.representors), pf.master) == (("ens1f0np0",), {0: "ens1f0npf0vf0", 10: "eth7"}, "bond0")

@@ -43,7 +43,7 @@ CAPACITY = Metric(
 )
 CONFIGURED = Metric(
     name="mec_sriov_vf_configured",
-    help="How many VFs the PF has (sriov_numvfs).",
+    help="How many VFs the PF has.",
     labels=("hostname", "pf"),
     stability=Stability.STABLE,
 )
