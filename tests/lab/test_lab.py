@@ -85,7 +85,7 @@ def test_a_site_without_vms_is_whole() -> None:
 
 @pytest.mark.parametrize("name", incidents.INCIDENTS)
 def test_an_incident_breaks_what_it_says_and_its_repair_mends_it(site: Site, name: str) -> None:
-    node, expected = site.nodes["c1"], incidents.find(name)
+    node, expected = site.nodes["c1"], incidents.INCIDENTS[name]
     incidents.begin(site, name)
     wait_until(lambda: EVIDENCE[name](node), SECONDS, expected.what)
     wait_until(lambda: site.ping("vm1", "vm2") is expected.pings, SECONDS, f"pings: {expected.pings}")
