@@ -73,6 +73,7 @@ def settings(config: Config) -> Settings:
         grace_no_writer=config.grace.no_writer,
         findings_limit=config.findings.limit,
         disabled_checks=frozenset(config.checks.disable),
+        disabled_sources=frozenset(config.sources.disable),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mecexporter.checks.base import Finding, Severity, Unknown, check
-from mecexporter.checks.databases import answering, databases, silent
+from mecexporter.checks.databases import answering, databases, silent, unwanted
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.ovn_db import Model
 from mecexporter.state.world import Role
@@ -36,6 +36,7 @@ def ovn_db_no_writer(world: World) -> Verdict:
         if any(s.writable for s in servers):
             continue
         doubtful = [k.source for k in found if isinstance(k.seen, Fresh) and k.seen.value.writable is None]
+        doubtful += [source for s in servers for source in unwanted(world, s)]
         if not servers or doubtful:
             missing += silent(found) + doubtful
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mecexporter.checks.base import Finding, Severity, Unknown, check
-from mecexporter.checks.databases import databases, hidden
+from mecexporter.checks.databases import answering, databases, hidden, unwanted
 from mecexporter.state.observed import Fresh
 from mecexporter.state.ovn_db import Model
 from mecexporter.state.world import Role
@@ -34,11 +34,12 @@ def ovn_db_split_brain(world: World) -> Verdict:
         writers = [k for k in found if isinstance(k.seen, Fresh) and k.seen.value.writable]
         if len(writers) < 2:
             doubtful = [k.source for k in found if isinstance(k.seen, Fresh) and k.seen.value.writable is None]
-            missing += hidden(found) + doubtful
+            not_asked = [source for s in answering(found) for source in unwanted(world, s)]
+            missing += hidden(found) + doubtful + not_asked
             continue
         findings.append(
             Finding(
-                subject=writers[0].subject,
+                subject=found[0].subject,  # whichever of them write: a subject that changes is a new finding
                 summary=f"{len(writers)} servers of {db} take writes: {', '.join(k.server for k in writers)}",
                 remedy=(
                     "decide which of them is right (northd's and the clients' address lead there), and make the other "

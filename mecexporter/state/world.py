@@ -50,6 +50,7 @@ class Settings:
     grace_no_writer: float = 30.0
     findings_limit: int = 100
     disabled_checks: frozenset[str] = frozenset()
+    disabled_sources: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +144,7 @@ class World:
         status: by source.
         databases: the servers of OVN's databases, by source.
         endpoints: (database, address) -> the source that asks there.
+        identities: source of a database's server -> the identity of whoever answered it last, in this process.
     """
 
     now: float
@@ -165,6 +167,7 @@ class World:
     ovn_southbound_sync: Observed[tuple[PairSync, ...]]
     databases: Mapping[str, Observed[DatabaseServer]] = field(default_factory=lambda: MappingProxyType({}))
     endpoints: Mapping[tuple[Database, str], str] = field(default_factory=lambda: MappingProxyType({}))
+    identities: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def part(self, source: str) -> Observed[Any]:
         """What a source last said; its name is the field's, or a key of ``databases``."""
@@ -178,7 +181,11 @@ class World:
     def with_part(self, source: str, outcome: Observed[Any]) -> World:
         """The same World with what a source said last."""
         if "@" in source:
-            return replace(self, databases=MappingProxyType({**self.databases, source: outcome}))
+            world = replace(self, databases=MappingProxyType({**self.databases, source: outcome}))
+            if isinstance(outcome, Fresh) and self.identities.get(source) != outcome.value.identity:
+                known = {**self.identities, source: outcome.value.identity}
+                world = replace(world, identities=MappingProxyType(known))
+            return world
         self.part(source)
         return replace(self, **{source: outcome})  # type: ignore[arg-type]  # part() knows that it is a source's field
 

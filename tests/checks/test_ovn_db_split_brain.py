@@ -86,6 +86,24 @@ def test_the_standbys_own_host_sees_it_too(db: Database) -> None:
 
 
 @BOTH
+def test_which_of_them_write_makes_no_new_finding(db: Database) -> None:
+    third = "tcp:third.example:1"
+    world = asked_too(split(db), active_server(db, identity="the third"), third)
+    ledger = Ledger()
+    subjects = set()
+    silent = (None, source(db), source(db, STANDBY), source_name(db, third))
+    for at, lost in enumerate(silent):
+        now = replace(without(world, lost) if lost else world, now=READ + at)
+        subjects |= {f.subject for f in findings(ovn_db_split_brain, now)}
+        for read in (0.0, 0.5):
+            every = {s: Fresh(p.value, READ + at + read) for s, p in now.databases.items() if isinstance(p, Fresh)}
+            report = ledger.advance([ovn_db_split_brain], replace(now, databases={**now.databases, **every}))
+        (found,) = report.findings[ovn_db_split_brain.name]
+        assert found.first_seen == READ
+    assert subjects == {source(db)}
+
+
+@BOTH
 def test_one_server_by_two_addresses_is_one_writer(db: Database) -> None:
     assert ask(asked_too(healthy_central(), active_server(db), address(db, ACTIVE))) == ()
     again = asked_too(split(db), active_server(db), address(db, ACTIVE))

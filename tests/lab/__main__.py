@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tests.lab import incidents
 from tests.lab.central import DATABASES, NAMES, PORTS, VIP, Central, Cluster, Pair
-from tests.lab.monitoring import PROGRAMS_WITH_MONITORING, E, Monitoring, Watch
+from tests.lab.monitoring import PROGRAMS_WITH_MONITORING, RULES, E, Monitoring, Watch
 from tests.lab.site import PROGRAMS, SETTLE_TIMEOUT, LabError, Site, down, labs, read_state, require
 from tests.waiting import wait_until
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     end.add_argument("name", metavar="NAME")
     shell = commands.add_parser("shell", help="a shell on a host of a control plane: runbooks' commands can be pasted")
     shell.add_argument("host")
-    shell.add_argument("argv", nargs="*", metavar="COMMAND", help="in place of a shell")
+    shell.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND", help="in place of a shell")
     remove = commands.add_parser("down", help="take a lab away, whatever state it is in")
     remove.add_argument("name", nargs="?", metavar="LAB")
     commands.add_parser("list", help="the labs of this machine, and the incidents there are")
@@ -129,7 +129,7 @@ def _shell(site: Site, host: str, argv: list[str]) -> NoReturn:
         )
     command = hosts[host].shell(*argv)
     here = f"{Path(sys.executable).parent}:{hosts[host].env['PATH']}"  # where `mecexporter` is
-    os.execvpe(command[0], command, hosts[host].env | {"PATH": here})  # noqa: S606 - no shell between
+    os.execvpe(command[0], command, hosts[host].env | {"PATH": here, "PYTHONPATH": str(RULES.parent)})  # noqa: S606 - no shell between
 
 
 def _catalogue() -> str:
