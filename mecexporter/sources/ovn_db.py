@@ -82,6 +82,7 @@ class OvnDatabaseSource(Source[DatabaseServer]):
         self._server = server
         self._found = found
         self._client = OvsdbClient(endpoint, tls=tls, deadline=self.deadline)
+        self._control_path = str(control) if control else None
         self._control = UnixctlClient(lambda: control, max_bytes=1 << 20) if control else None
         self._opened: tuple[str, int] | None = None  # by which process, how many
         self._reopened: deque[float] = deque()  # when a read saw that connections had been opened
@@ -127,6 +128,7 @@ class OvnDatabaseSource(Source[DatabaseServer]):
             raft=raft,
             memory=memory,
             version=version,
+            control=self._control_path,
             control_why=why,
         )
 

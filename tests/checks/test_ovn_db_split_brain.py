@@ -65,7 +65,22 @@ def test_two_writers(db: Database) -> None:
     assert finding.subject == source(db)
     assert finding.summary == f"2 servers of {db} take writes: local, {address(db, STANDBY)}"
     assert "decide which of them is right" in finding.remedy
+    control = f"/run/ovn/ovn{'nb' if db is NB else 'sb'}_db.ctl"
+    assert (
+        "If local is the wrong one: "
+        f"ovs-appctl -t {control} ovsdb-server/set-active-ovsdb-server {address(db, STANDBY)}; "
+        f"ovs-appctl -t {control} ovsdb-server/connect-active-ovsdb-server. "
+    ) in finding.remedy
     assert finding.reads == 2
+
+
+@BOTH
+def test_a_third_host_does_not_know_their_sockets(db: Database) -> None:
+    remedy = only_finding(ovn_db_split_brain, changed(healthy_third(), source(db, STANDBY), writable=True)).remedy
+    assert (
+        "On the host of the wrong one: "
+        "ovs-appctl -t <its control socket> ovsdb-server/set-active-ovsdb-server <the right one>; "
+    ) in remedy
 
 
 def test_both_databases() -> None:

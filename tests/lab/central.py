@@ -91,7 +91,8 @@ class Host:
             f'mkdir -p {paths}; for at in {paths}; do mount --bind {here} $at; done; cd {here}; exec "$@"'
         )
         prompt = f"PS1={self.name}# "
-        return ["ip", "netns", "exec", self.netns, "env", prompt, "bash", "-c", script, "bash",
+        nowhere = ("-u", "OVS_RUNDIR", "-u", "OVN_RUNDIR")  # as on a real host
+        return ["ip", "netns", "exec", self.netns, "env", *nowhere, prompt, "bash", "-c", script, "bash",
                 *(command or ("bash", "--norc"))]  # fmt: skip
 
     def cut(self) -> None:
@@ -186,6 +187,9 @@ class Host:
         )  # fmt: skip
 
     def stop_northd(self) -> None:
+        """If it runs: somebody may have done it by hand."""
+        if not self.running("ovn-northd"):
+            return
         pid = self.pid("ovn-northd")
         self.appctl("ovn-northd", "exit")
         wait_until(lambda: gone(pid), SETTLE_TIMEOUT, f"ovn-northd of {self.name} ends")
@@ -323,7 +327,10 @@ class Pair(Central):
                 run("ip", "-n", host.netns, "addr", "del", f"{VIP}/24", "dev", "eth0")
 
     def give_address(self, host: Host) -> None:
+        """And let the others know, as a cluster manager does by gratuitous ARP: they remember who had it before."""
         run("ip", "-n", host.netns, "addr", "add", f"{VIP}/24", "dev", "eth0")
+        for other in self.hosts.values():
+            run("ip", "-n", other.netns, "neigh", "flush", "to", VIP)
 
     def sections(self, host: Host) -> dict[Database, dict[str, object]]:
         """`cc` has no server and asks both over TLS; the others list each other, and themselves."""
