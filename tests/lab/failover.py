@@ -112,8 +112,8 @@ def host_returns_as_standby(pair: Pair) -> None:
 def change_back(pair: Pair) -> None:
     """The roles as they were at first, by plan: nobody writes meanwhile, and nothing is lost.
 
-    `ca` is promoted before `cb` is made a standby. The other way round each would replicate the other for a moment:
-    `cb` begins by throwing all rows away, and `ca` would follow it in that.
+    `ca` is promoted before `cb` is made a standby. The other way round each would replicate the other for a moment, and
+    `cb` begins by throwing its rows away.
     """
     pair.take_address()
     pair.cb.stop_northd()

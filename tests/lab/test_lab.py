@@ -39,6 +39,12 @@ def site() -> Iterator[Site]:
         yield site
 
 
+@pytest.fixture(scope="class")
+def pair() -> Iterator[Pair]:
+    with Pair() as pair:
+        yield pair
+
+
 @pytest.fixture
 def name() -> str:
     """Of a lab that another process starts; nobody else's on this machine."""
@@ -190,11 +196,6 @@ def scraped(prometheus: str) -> set[tuple[str, str]]:
 
 class TestPair:
     """What each incident does to the exporters' findings is tests/e2e's; here, that a person can play it."""
-
-    @pytest.fixture(scope="class")
-    def pair(self) -> Iterator[Pair]:
-        with Pair() as pair:
-            yield pair
 
     def test_the_stages_come_in_their_order_and_the_repair_of_the_last_ends_them_all(self, pair: Pair) -> None:
         def refused(words: str, name: str, *, end: bool = False) -> bool:
