@@ -128,7 +128,7 @@ def fail_over(pair: Pair, near: CentralExporter, far: CentralExporter) -> None:
 
 
 def test_a_northd_that_was_there_before_the_promotion(pair: Pair) -> None:
-    """It stands by for ever: no host can tell, the rule of the site can (MecOvnSiteNorthdNotActive)."""
+    """It stands by for ever. No host can tell; the rule of the site can, once the dead host's exporter is up again."""
     with CentralExporter(pair.cb, peers(pair.ca, pair.cb), **QUICK) as exporter:
         wait_until(lambda: is_well(exporter), 60, "all is well before")
         incidents.begin(pair, "F1")
