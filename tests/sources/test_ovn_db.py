@@ -115,6 +115,8 @@ async def test_from_afar_it_is_told_by_a_transaction_that_changes_nothing(
     which: str, active: Server, standby: Server
 ) -> None:
     server = {"active": active, "standby": standby}[which]
+    async with asking(standby) as source:
+        await until(source, lambda s: s.globals is not None, "it has copied: from here on nobody writes")
     file = server.file.read_bytes()
     seen = await said(server, control=False)
     assert (seen.writable, seen.replication, seen.memory) == (which == "active", None, {})
