@@ -67,7 +67,7 @@ generate: venv
 demo incident repair bench: export TESTS := no
 
 demo: venv
-	$(BIN)/python -m tests.lab demo $(if $(LAB),--name $(LAB))
+	$(BIN)/python -m tests.lab demo $(if $(SITE),--site $(SITE)) $(if $(LAB),--name $(LAB))
 
 incident repair: venv
 	@test -n "$(NAME)" || { echo "usage: make $@ NAME=C2" >&2; exit 2; }

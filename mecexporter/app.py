@@ -81,6 +81,7 @@ def settings(config: Config) -> Settings:
         device_mappings={net: tuple(devices) for net, devices in config.sriov.device_mappings.items()},
         findings_limit=config.findings.limit,
         disabled_checks=frozenset(config.checks.disable),
+        disabled_sources=frozenset(config.sources.disable),
     )
 
 

@@ -242,6 +242,7 @@ def active_server(db: Database, **changes: Any) -> DatabaseServer:
             replication=Replication(standby=False, active=None, connecting=False, exclude_tables=(), reopening=False),
             memory={"atoms": 240, "backlog": 0, "cells": 340, "monitors": 3, "sessions": 2},
             version="3.1.0",
+            control=own_socket(db).removeprefix("unix:").replace(".sock", ".ctl"),
         ),
         **changes,
     )
@@ -257,7 +258,7 @@ def standby_server(db: Database, **changes: Any) -> DatabaseServer:
 def from_afar(server: DatabaseServer, host: str) -> DatabaseServer:
     """As another host sees it: by its address, and without its control socket."""
     label = address(server.db, host)
-    return replace(server, server=label, replication=None, raft=None, memory={}, version=None)
+    return replace(server, server=label, replication=None, raft=None, memory={}, version=None, control=None)
 
 
 def member_server(db: Database, **changes: Any) -> DatabaseServer:

@@ -61,6 +61,7 @@ class Settings:
     device_mappings: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     findings_limit: int = 100
     disabled_checks: frozenset[str] = frozenset()
+    disabled_sources: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +156,7 @@ class World:
         databases: the servers of OVN's databases, by source.
         cells: Nova's cell databases, by source.
         endpoints: (database, address) -> the source that asks there.
+        identities: source of a database's server -> the identity of whoever answered it last, in this process.
     """
 
     now: float
@@ -182,6 +184,7 @@ class World:
     cells: Mapping[str, Observed[Cell]] = field(default_factory=lambda: MappingProxyType({}))
     databases: Mapping[str, Observed[DatabaseServer]] = field(default_factory=lambda: MappingProxyType({}))
     endpoints: Mapping[tuple[Database, str], str] = field(default_factory=lambda: MappingProxyType({}))
+    identities: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def part(self, source: str) -> Observed[Any]:
         """What a source last said; its name is the field's, or a key of ``cells`` or ``databases``."""
@@ -199,7 +202,11 @@ class World:
         if source.startswith(CELL):
             return replace(self, cells=MappingProxyType({**self.cells, source: outcome}))
         if "@" in source:
-            return replace(self, databases=MappingProxyType({**self.databases, source: outcome}))
+            world = replace(self, databases=MappingProxyType({**self.databases, source: outcome}))
+            if isinstance(outcome, Fresh) and self.identities.get(source) != outcome.value.identity:
+                known = {**self.identities, source: outcome.value.identity}
+                world = replace(world, identities=MappingProxyType(known))
+            return world
         self.part(source)
         return replace(self, **{source: outcome})  # type: ignore[arg-type]  # part() knows that it is a source's field
 
