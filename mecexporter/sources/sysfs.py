@@ -64,7 +64,7 @@ class _Holder:
 class SysfsSource(Source[Nic]):
     """Reads some six small files a VF, in a thread.
 
-    ``sriov_numvfs`` is not read: while VFs are taken away under a guest that holds one, that blocks till the guest ends.
+    ``sriov_numvfs`` is not read: while VFs are taken away under a guest that holds one, this blocks until it ends.
 
     The kernel's ABI: Documentation/ABI/testing/sysfs-bus-pci (``sriov_*``, ``virtfnN``, ``physfn``), sysfs-class-net
     (``phys_port_name``), Documentation/driver-api/vfio.rst (groups).

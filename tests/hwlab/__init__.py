@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +29,7 @@ FIXTURES = TREE / "tests/fixtures/hw"
 _SUITE = "bookworm"
 _PREPARE_TIMEOUT = 1500.0  # seconds; on a bare machine it installs a compiler and QEMU first
 _KERNEL_TIMEOUT = 7200.0
+NETWORK_MAC = "52:54:00:aa:ff:01"
 _TIMED_OUT = (124, 137)  # exit statuses of timeout(1): ended, and killed
 
 
@@ -100,6 +101,8 @@ class Guest:
     kernel: Literal["debian", "custom"] = "debian"
     memory: int = 1024
     """Megabytes."""
+    forward: Mapping[int, int] = field(default_factory=dict)
+    """This machine's loopback port -> the guest's, and a network on which 10.0.2.2 is this machine's loopback."""
 
     def run(self, script: str, *args: str, timeout: float = 200, env: Mapping[str, str] | None = None) -> Result:
         """Runs a bash script that lies in the share, with the variables given.
@@ -179,6 +182,8 @@ class Guest:
                 *("-device", f"{self.nic},bus=rp{n},mac=52:54:00:aa:00:{n:02x}"),
             )
         ]
+        ports = "".join(f",hostfwd=tcp:127.0.0.1:{here}-:{there}" for here, there in self.forward.items())
+        network = ("-netdev", f"user,id=net{ports}", "-device", f"virtio-net-pci,netdev=net,mac={NETWORK_MAC}")
         return [
             "qemu-system-x86_64",
             *("-M", "q35", "-accel", os.environ.get("HWLAB_ACCEL", "tcg,thread=multi"), "-cpu", "max", "-smp", "2"),
@@ -189,6 +194,7 @@ class Guest:
             *("-device", "intel-iommu,intremap=on"),
             *(word for share in shares for word in share),
             *nics,
+            *(network if self.forward else ()),
         ]
 
 

@@ -49,6 +49,37 @@ load_offload() {
 # mec ARG...: the exporter of the tree under test; in the background say it in full, for $! to be its own pid
 mec() { python3 -m mecexporter "$@"; }
 
+# network: of a guest with ports forwarded; 10.0.2.2 is the loopback of the machine that runs it
+network() {
+    local dev
+    load virtio_net
+    dev=$(basename "$(dirname "$(grep -l 52:54:00:aa:ff:01 /sys/class/net/*/address)")")
+    ip addr add 10.0.2.15/24 dev "$dev"
+    ip link set "$dev" up
+    ip link set lo up
+}
+
+# obey: runs each script that appears as /share/todo/N, in order, until one is called 'end'; its exit status and what it
+# said come to be /share/done/N. They run in this shell, and know what those before them have set
+obey() {
+    local n=1 code
+    set +eE
+    trap - ERR
+    mkdir -p /share/todo /share/done
+    until [ -e /share/todo/end ]; do
+        if [ -e "/share/todo/$n" ]; then
+            # shellcheck disable=SC1090 # comes when it comes
+            . "/share/todo/$n" >/tmp/said 2>&1
+            code=$?
+            { echo $code; cat /tmp/said; } >/share/done/.now
+            mv /share/done/.now "/share/done/$n"
+            n=$((n + 1))
+        else
+            sleep 0.1
+        fi
+    done
+}
+
 ## SR-IOV: the igb NIC. Its netdev is pf0, those of its VFs pf0v0, pf0v1, ... PF is its address.
 PF=0000:01:00.0
 PF_DIR=/sys/bus/pci/devices/$PF
