@@ -73,12 +73,12 @@ KINDS = (
 """Of drift: the label, in words, the colour; the most alarming last."""
 
 REMEDIES = {
-    "vf_leaked": "Delete or move the instance, or free Nova's claim by hand; never re-create the VFs",
-    "vf_portless": "Hard reboot with the owner's consent, then free Nova's claim",
-    "vf_unrecorded": "Find the guest on the host: a leftover is shut down, an instance rebooted or moved",
-    "vf_orphan_port": "Remove the port from its instance and add it again, or unset its device",
-    "vf_double_booked": "See who really has it; take the other's port off; start neither if stopped",
-    "vf_inventory_mismatch": "Make the missing VFs again, or restart nova-compute to drop them",
+    "vf_leaked": "Delete or move the instance, else free Nova's claim by hand",
+    "vf_portless": "Hard reboot if the owner agrees, then free Nova's claim",
+    "vf_unrecorded": "Find the guest: shut down a leftover, reboot an instance",
+    "vf_orphan_port": "Remove the port from its instance and add it again",
+    "vf_double_booked": "See who has it; take the other's port off its instance",
+    "vf_inventory_mismatch": "Make missing VFs again, or restart nova-compute",
 }
 """In short; `mecexporter check` names the real values, the runbook explains."""
 
@@ -178,8 +178,8 @@ _FLAGS = (
 )
 RECORDS = f"sum by ({VF}) ({' or '.join(_FLAGS)})"
 """Who has given it away, as the sum of 1 (Nova) and 2 (Neutron); 4 and 8 put what needs a look to the top."""
-_WITH_HOLDER = f"({_VFS} * on ({FUNCTION}) group_left (holder) {_HOLDERS} or {_VFS})"
-_WITH_CHECK = f"({_WITH_HOLDER} * on ({FUNCTION}) group_left (check) {_CHECKS} or {_WITH_HOLDER})"
+_WITH_HOLDER = f"({_VFS} * on ({FUNCTION}) group_left (holder) {_HOLDERS} or on ({FUNCTION}) {_VFS})"
+_WITH_CHECK = f"({_WITH_HOLDER} * on ({FUNCTION}) group_left (check) {_CHECKS} or on ({FUNCTION}) {_WITH_HOLDER})"
 MOST_VFS = 200
 VF_TABLE = f"topk({MOST_VFS}, {_WITH_CHECK} * on ({VF}) group_left () {RECORDS})"
 
@@ -273,27 +273,33 @@ def at(expression: str, *labels: str) -> str:
     return f'label_join({expression}, "at", " ", {names})'
 
 
+_LEFT_ON_HOST, _FREE_ON_HOST = by_host(SCHEDULABLE), by_host(ledger("nic", "free"))
+_EVALUABLE = of(findings.EVALUABLE, VF_CHECKS, selected=SITE)
+TILES = {
+    "hosts without VF": (f"count({_LEFT_ON_HOST} == 0) or 0 * count({_LEFT_ON_HOST})", "orange"),
+    "… of them blocked": (
+        f"count({_LEFT_ON_HOST} == 0 and on (site, hostname) {_FREE_ON_HOST} > 0) or 0 * count({_LEFT_ON_HOST})",
+        "red",
+    ),
+    "checks can't tell": (f"count({_EVALUABLE} == 0) or 0 * count({_EVALUABLE})", "purple"),
+    "exporters silent": (f"count({UP} == 0) or 0 * count({UP})", "dark-blue"),
+}
+"""Beside the kinds of drift: text, how many, the colour of one and more."""
+
+
 def tiles() -> Json:
     """What a NOC asks first."""
-    left, free = by_host(SCHEDULABLE), by_host(ledger("nic", "free"))
-    evaluable = of(findings.EVALUABLE, VF_CHECKS, selected=SITE)
     numbers = [
         *((text, f"sum({drift(kind)})", color) for kind, text, color in reversed(KINDS)),
-        ("no VF to give", f"count({left} == 0) or 0 * count({left})", "orange"),
-        (
-            "… though some are free",
-            f"count({left} == 0 and on (site, hostname) {free} > 0) or 0 * count({left})",
-            "red",
-        ),
-        ("checks can't tell", f"count({evaluable} == 0) or 0 * count({evaluable})", "purple"),
-        ("exporters silent", f"count({UP} == 0) or 0 * count({UP})", "dark-blue"),
+        *((text, expression, color) for text, (expression, color) in TILES.items()),
     ]
     made = panel(
         "stat",
         "VFs in drift, and what can't be told",
         "VFs about which the ledgers disagree, by kind; then hosts that have no VF left to give, and those of them"
-        " where an attach fails though VFs are free on the NIC. Green 0 is well. Purple 'not told': no source here can"
-        " tell, which is not the same as none. Checks that can't tell and silent exporters may hide more.",
+        " that are blocked: an attach fails though VFs are free on the NIC. Green 0 is well. Purple 'not told': no"
+        " source here can tell, which is not the same as none. Checks that can't tell and silent exporters may hide"
+        " more.",
         [query(f"{expression} or on () 0 * count({UP}) - 1", name, instant=True) for name, expression, _ in numbers],
         size=(COLUMNS, 4),
         unit="none",
@@ -331,7 +337,6 @@ HOST_LINK = [
         "&var-hostname=${__value.text}&${__url_time_range}",
     }
 ]
-HOST_COLUMN = column("Host", links=HOST_LINK, custom_width=140)
 
 
 def renamed(names: dict[str, str]) -> list[Json]:
@@ -342,9 +347,10 @@ def renamed(names: dict[str, str]) -> list[Json]:
 
 def findings_of_vfs() -> Json:
     """What is wrong, since when, and what to do."""
-    none = "no finding about VFs"
-    known = f"({of(findings.EVALUABLE, VF_CHECKS, selected=SITE)} == 1)"
-    rows = or_none(f"({FINDINGS_OF_PF})", known, "check", none)
+    none, unsure = "no finding about VFs", "none, but checks can't tell"
+    known = of(findings.EVALUABLE, VF_CHECKS, selected=SITE)
+    rows = or_none(f"({FINDINGS_OF_PF})", f"({known} unless on () {known} == 0)", "check", none)
+    rows = or_none(rows, known, "check", unsure)
     rows = labelled(labelled(rows, "remedy", "$1", "check"), "runbook", "$1", "check")
     return table(
         "Findings",
@@ -364,18 +370,19 @@ def findings_of_vfs() -> Json:
             "runbook": "Runbook",
         },
         [
-            HOST_COLUMN,
+            column("Host", links=HOST_LINK, custom_width=130),
+            column("Site", custom_width=80),
             column(
                 "Severity",
                 mappings=texts(("critical", "red"), ("warning", "orange")),
                 custom_cellOptions={"type": "color-background", "mode": "basic"},
                 custom_width=90,
             ),
-            column("PF", custom_width=115),
-            column("Function", custom_width=115),
+            column("PF", custom_width=110),
+            column("Function", custom_width=110),
             column(
                 "Finding",
-                mappings=texts((f"{none}.*", "green")),
+                mappings=texts((none, "green"), (unsure, "purple")),
                 custom_cellOptions=COLORED_TEXT,
                 custom_width=190,
             ),
@@ -385,12 +392,12 @@ def findings_of_vfs() -> Json:
                 mappings=[{"type": "value", "options": {"0": {"index": 0, "text": "-"}}}],
                 custom_width=115,
             ),
-            column("What to do", mappings=renamed({**REMEDIES, none: "-"})),
+            column("What to do", mappings=renamed({**REMEDIES, none: "-", unsure: "See what cannot be told"})),
             column(
                 "Runbook",
-                mappings=renamed({**{check: alert_name(check) for check in REMEDIES}, none: "-"}),
+                mappings=renamed({**{check: alert_name(check) for check in REMEDIES}, none: "-", unsure: "-"}),
                 links=RUNBOOK_LINK,
-                custom_width=190,
+                custom_width=195,
             ),
         ],
         sort=[{"displayName": "Severity", "desc": False}],
@@ -454,6 +461,7 @@ def ledgers() -> list[Json]:
                     custom_cellOptions=COLORED_TEXT,
                     custom_width=80,
                 ),
+                *(column(name, custom_width=20 + 7 * len(name)) for name, _ in shown[1:]),
             ],
             matrix=("at", "column", "Value"),
             sort=[{"displayName": "In drift", "desc": True}],
@@ -517,16 +525,19 @@ def functions() -> list[Json]:
                 "vlan": "VLAN",
             },
             [
-                HOST_COLUMN,
-                column("Finding", mappings=texts((".+", "orange")), custom_cellOptions=COLORED_TEXT, custom_width=160),
-                column("PF", custom_width=115),
-                column("VF", custom_width=45),
-                column("Address", custom_width=115),
-                column("Recorded by", mappings=states((text, "text") for text in given * 4), custom_width=140),
+                column("Host", links=HOST_LINK, custom_width=115),
+                column("Site", custom_width=70),
+                column("Finding", mappings=texts((".+", "orange")), custom_cellOptions=COLORED_TEXT, custom_width=150),
+                column("PF", custom_width=105),
+                column("VF", custom_width=40),
+                column("Address", custom_width=105),
+                column("Recorded by", mappings=states((text, "text") for text in given * 4), custom_width=135),
                 column("Held by", custom_width=275),
-                column("Driver", custom_width=95),
-                column("VLAN", custom_width=55),
+                column("Driver", custom_width=85),
+                column("Representor", custom_width=125),
+                column("Logical port", custom_width=275),
                 column("MAC", custom_width=135),
+                column("VLAN", custom_width=55),
             ],
             size=(COLUMNS, 10),
             unit="none",
@@ -551,9 +562,16 @@ def functions() -> list[Json]:
                 "Value": "Holders",
             },
             [
-                HOST_COLUMN,
-                column("PF", custom_width=115),
+                column("Host", links=HOST_LINK, custom_width=115),
+                column("Site", custom_width=70),
+                column("PF", custom_width=110),
+                column("Device", custom_width=95),
+                column("Network", custom_width=85),
                 column("NUMA", custom_width=60),
+                column("Mode", custom_width=85),
+                column("Driver", custom_width=85),
+                column("Driver version", custom_width=110),
+                column("Firmware", custom_width=95),
                 column("Holders", mappings=states((("by driver", "orange"), ("seen", "green"))), custom_width=90),
             ],
             size=(15, 8),
@@ -594,7 +612,7 @@ def forecast() -> Json:
     """When they run out."""
     left = by_place(SCHEDULABLE)
     past = f"({left})[{TREND}]"
-    known = f"(count_over_time({past}) >= {ENOUGH})"
+    known = f"(count_over_time({past}) >= {ENOUGH} and {left})"
     a_second = f"(deriv({past}) and {known})"
     share = f"{by_place(of_pf(sriov.STATE, state='guest'))} / {by_place(of_pf(sriov.CONFIGURED))}"
     shown = (

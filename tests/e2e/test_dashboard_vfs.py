@@ -19,7 +19,7 @@ from mecexporter.errors import Reason
 from mecexporter.metrics.registry import discover
 from mecexporter.metrics.render import Format, Renderer
 from mecexporter.state.observed import Fresh
-from mecexporter.state.sriov import Held, Links, PfLink
+from mecexporter.state.sriov import Held, Links, PfLink, VfLink
 from mecexporter.state.world import Role, Settings, SourceStatus
 from tests import worlds
 from tests.dashview import Drawing, draw
@@ -42,6 +42,7 @@ STEP = 1800  # seconds between samples; Prometheus looks back as far
 DRIFTING = 3 * 3600
 """For how long what is wrong has been wrong; before that all was well."""
 SHOWN = re.compile(r"mec_(?:sriov|vf|check|finding)_|mecexporter_(?:source_up|build_info)")
+PANELS = json.loads(DASHBOARD.read_text())["panels"]
 PATIENCE = 30  # seconds
 VFS = 16  # of every host here
 
@@ -82,7 +83,13 @@ def node(host: Host) -> World:
     """What its own exporter knows, which has no credentials."""
     base = worlds.healthy_sriov()
     vfs = tuple(host.vf(index) for index in range(VFS))
-    link = PfLink(driver_version="5.8-1.1.2", firmware_version="22.35.1012", eswitch_mode="switchdev", vfs={})
+    # Each VF that a port names is in the integration bridge by its representor.
+    vifs = (
+        worlds.interface(f"ens1f0npf0vf{n}", iface_id=f"port-{host.name}-{n}") for n in sorted(host.all(host.ports))
+    )
+    ovs = replace(worlds.healthy_ovs(), interfaces=tuple(vifs))
+    macs = {n: VfLink(mac=f"fa:16:3e:00:00:{n:02x}", vlan=None) for n in range(VFS)}
+    link = PfLink(driver_version="5.8-1.1.2", firmware_version="22.35.1012", eswitch_mode="switchdev", vfs=macs)
     return replace(
         base,
         hostname=host.name,
@@ -92,6 +99,7 @@ def node(host: Host) -> World:
         sysfs=Fresh(worlds.nic(*vfs, numa_node=host.numa, capacity=2 * VFS), worlds.READ),
         links=Fresh(Links({worlds.PF: link}), worlds.READ),
         cells={},
+        ovs=Fresh(ovs, worlds.READ),
     )
 
 
@@ -215,6 +223,16 @@ class Prometheus:
         found: list[dict[str, Any]] = json.loads(page)["data"]["result"]
         return found
 
+    def panel(self, title: str, site: str) -> list[dict[str, Any]]:
+        """What the only query of a table brings."""
+        ((target,),) = (panel["targets"] for panel in PANELS if panel["title"] == title)
+        return self.query(target["expr"], site)
+
+    def tiles(self, site: str) -> dict[str, float]:
+        """What the tiles at the top say."""
+        tiles = {target["legendFormat"]: self.query(target["expr"], site) for target in PANELS[0]["targets"]}
+        return {name: float(found[0]["value"][1]) for name, found in tiles.items()}
+
     def draw(self, site: str, picture: Path) -> Drawing:
         return draw(
             DASHBOARD,
@@ -235,7 +253,15 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         samples.add(age)
     text, data, config = directory / "samples", directory / "data", directory / "prometheus.yml"
     text.write_text("\n".join((*samples.lines, "# EOF\n")))
-    importing = ["promtool", "tsdb", "create-blocks-from", "--max-block-duration=720h", "openmetrics", text, data]
+    importing: list[str | Path] = [
+        "promtool",
+        "tsdb",
+        "create-blocks-from",
+        "--max-block-duration=720h",
+        "openmetrics",
+        text,
+        data,
+    ]
     done = subprocess.run(importing, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     config.write_text("{}\n")
@@ -264,11 +290,65 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             process.terminate()
 
 
-def test_draw(prometheus: Prometheus, tmp_path: Path) -> None:
-    for site in ("north", "south", "west", "edge"):
-        started = time.monotonic()
-        drawing = prometheus.draw(site, tmp_path / f"{site}.png")
-        print(site, time.monotonic() - started)
-        for panel in drawing.panels:
-            print(panel.status, panel.rows, panel.title, panel.detail[:300])
-        print(drawing.errors)
+def rows(drawing: Drawing) -> dict[str, int | None]:
+    return {panel.title: panel.rows for panel in drawing.panels}
+
+
+WELL = dict.fromkeys((text for _, text, _ in shown.KINDS), 0) | dict.fromkeys(shown.TILES, 0)
+
+
+def test_a_healthy_site_is_green_and_its_vfs_run_out(prometheus: Prometheus, tmp_path: Path) -> None:
+    assert prometheus.tiles("north") == WELL
+    drawing = prometheus.draw("north", tmp_path / "healthy.png")
+    assert drawing.bad() == []
+    # The row that says 'none' is not 'no data'.
+    assert rows(drawing).items() >= {"Findings": 1, "What cannot be told": 1, "VFs": 2 * VFS, "PFs": 2}.items()
+    run_out = {
+        row["metric"]["at"]: float(row["value"][1]) / 86400
+        for row in prometheus.panel("When VFs run out", "north")
+        if row["metric"]["column"] == "Run out in"
+    }
+    # Three and six are left, and one goes a day.
+    assert run_out == {
+        "north physnet2 NUMA 0": pytest.approx(3, abs=0.5),
+        "north physnet2 NUMA 1": pytest.approx(6, abs=0.5),
+    }
+
+
+def test_drift_is_joined_from_nodes_and_records(prometheus: Prometheus, tmp_path: Path) -> None:
+    kinds = {"leaked": 3, "portless": 1, "unrecorded": 1, "double-booked": 1}
+    assert prometheus.tiles("south") == WELL | kinds | {"hosts without VF": 1, "… of them blocked": 1}
+    found = {
+        (row["metric"]["hostname"], row["metric"]["pci_address"], row["metric"]["check"], row["metric"]["pf"])
+        for row in prometheus.panel("Findings", "south")
+    }
+    assert found == {
+        *(("compute-1", function(n), "vf_leaked", worlds.PF) for n in (13, 14, 15)),
+        ("compute-2", function(4), "vf_portless", worlds.PF),
+        ("compute-2", function(5), "vf_unrecorded", worlds.PF),
+        ("compute-2", function(6), "vf_double_booked", worlds.PF),
+    }
+    drawing = prometheus.draw("south", tmp_path / "drift.png")
+    assert drawing.bad() == []
+    assert rows(drawing).items() >= {"Findings": len(found), "What cannot be told": 1, "VFs": 2 * VFS}.items()
+
+
+def test_lost_sources_are_not_taken_for_health(prometheus: Prometheus, tmp_path: Path) -> None:
+    told = {"checks can't tell": 3, "exporters silent": 1}
+    assert prometheus.tiles("west") == dict.fromkeys(WELL, -1) | told
+    drawing = prometheus.draw("west", tmp_path / "lost.png")
+    assert drawing.bad(allow_empty={"PFs", "When VFs run out", "Hosts with the fewest VFs left"}) == []
+    assert [row["metric"]["check"] for row in prometheus.panel("Findings", "west")] == ["none, but checks can't tell"]
+
+
+def test_a_host_that_knows_all_ledgers_by_itself(prometheus: Prometheus, tmp_path: Path) -> None:
+    assert prometheus.tiles("edge") == WELL | {"leaked": 1}
+    drawing = prometheus.draw("edge", tmp_path / "leaked.png")
+    assert drawing.bad() == []
+    assert rows(drawing).items() >= {"Findings": 1, "VFs": 4, "PFs": 1, "Ledgers side by side": 1}.items()
+
+
+def test_where_no_exporter_is_every_panel_says_so(prometheus: Prometheus, tmp_path: Path) -> None:
+    drawing = prometheus.draw("nowhere", tmp_path / "nowhere.png")
+    assert drawing.errors == ()
+    assert {panel.title for panel in drawing.panels if panel.status != "no data"} == set()
