@@ -67,8 +67,11 @@ def sources(directory: Path, pattern: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.glob(pattern)}
 
 
-def test_lints_strictly() -> None:
-    done = run_helm("lint", "--strict", str(CHART))
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_lints_strictly(tmp_path: Path, values: dict[str, Any]) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    done = run_helm("lint", "--strict", str(CHART), "--values", str(file))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
