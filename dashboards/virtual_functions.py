@@ -438,21 +438,21 @@ def ledgers() -> list[Json]:
         ("claimed", ("nova", "neutron", "nic", "placement")),
         ("free", ("nova", "nic", "placement")),
         ("unavailable", ("nova", "nic", "placement")),
-        ("not_tracked", ("placement",)),
     ):
-        shown += [(f"{names[one_of]} {state.replace('_', ' ')}", ledger(one_of, state)) for one_of in of_whom]
+        shown += [(f"{names[one_of]} {state}", ledger(one_of, state)) for one_of in of_whom]
+    shown.append(("Not tracked", ledger("placement", "not_tracked")))
     claimed = of(vf_ledgers.LEDGER, selected=CHOSEN, state="claimed")
     return [
         table(
             "Ledgers side by side",
             "How many VFs of each PF every ledger has claimed, free and unavailable; claimed on the NIC is held by a"
             " guest, unavailable there is used by the host itself. Well: Nova, Neutron and the NIC have as many"
-            " claimed, stopped instances and flavours' devices apart. Placement mostly does not track Neutron's VFs:"
-            " that is no drift. A dash: this ledger is not read, or does not know the PF.",
+            " claimed, stopped instances and flavours' devices apart. Not tracked: Placement does not count these VFs,"
+            " which is usual and no drift. A dash: this ledger is not read, or does not know the PF.",
             cells(*((name, at(expression, "site", "hostname", "pf")) for name, expression in shown)),
             {"at\\column": "PF", **{name: name for name, _ in shown}},
             [
-                column("PF", custom_width=230),
+                column("PF", custom_width=220),
                 column(
                     "In drift",
                     thresholds={

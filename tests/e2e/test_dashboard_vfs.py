@@ -150,6 +150,18 @@ CROOKED = Host(
 )
 
 
+def portless() -> World:
+    """Bob's port was deleted, and his guest goes on; the node has credentials and knows."""
+    world = worlds.healthy_sriov()
+    return world.with_part("neutron", Fresh((worlds.port("port-a", 0, worlds.ALICE),), worlds.READ))
+
+
+def from_afar(world: World) -> World:
+    """What the exporter of all hosts makes of the same records, without the NIC."""
+    sources = frozenset({"neutron", "placement", worlds.CELL1})
+    return replace(world, hostname="controller-1", roles=frozenset({Role.API}), applicable=sources)
+
+
 def sites(age: float) -> dict[str, dict[str, World | None]]:
     """Site -> exporter -> its World so many seconds ago; None: it does not answer."""
     drifting = age < DRIFTING
@@ -169,6 +181,7 @@ def sites(age: float) -> dict[str, dict[str, World | None]]:
         "south": {**{host.name: node(host) for host in ill}, "controller-1": api(*ill)},
         "west": lost,
         "edge": {"compute-1": worlds.leaked_vf() if drifting else worlds.healthy_sriov()},
+        "twice": {"compute-1": portless(), "controller-1": from_afar(portless())} if drifting else {},
     }
 
 
@@ -214,23 +227,23 @@ class Prometheus:
     url: str
     now: int
 
-    def query(self, expression: str, site: str) -> list[dict[str, Any]]:
-        for name in ("hostname", "pf"):
-            expression = expression.replace(f"${name}", ".*")
-        wanted = {"query": expression.replace("$site", site), "time": self.now}
+    def query(self, expression: str, **chosen: str) -> list[dict[str, Any]]:
+        for name, value in ({"hostname": ".*", "pf": ".*"} | chosen).items():
+            expression = expression.replace(f"${name}", value)
+        wanted = {"query": expression, "time": self.now}
         status, page = fetch(f"{self.url}/api/v1/query?{urllib.parse.urlencode(wanted)}")
         assert status == 200, page
         found: list[dict[str, Any]] = json.loads(page)["data"]["result"]
         return found
 
-    def panel(self, title: str, site: str) -> list[dict[str, Any]]:
+    def panel(self, title: str, site: str, **chosen: str) -> list[dict[str, Any]]:
         """What the only query of a table brings."""
         ((target,),) = (panel["targets"] for panel in PANELS if panel["title"] == title)
-        return self.query(target["expr"], site)
+        return self.query(target["expr"], site=site, **chosen)
 
     def tiles(self, site: str) -> dict[str, float]:
         """What the tiles at the top say."""
-        tiles = {target["legendFormat"]: self.query(target["expr"], site) for target in PANELS[0]["targets"]}
+        tiles = {target["legendFormat"]: self.query(target["expr"], site=site) for target in PANELS[0]["targets"]}
         return {name: float(found[0]["value"][1]) for name, found in tiles.items()}
 
     def draw(self, site: str, picture: Path) -> Drawing:
@@ -346,6 +359,21 @@ def test_a_host_that_knows_all_ledgers_by_itself(prometheus: Prometheus, tmp_pat
     drawing = prometheus.draw("edge", tmp_path / "leaked.png")
     assert drawing.bad() == []
     assert rows(drawing).items() >= {"Findings": 1, "VFs": 4, "PFs": 1, "Ledgers side by side": 1}.items()
+
+
+def test_what_two_exporters_know_counts_once_as_the_one_that_sees_the_nic_says(prometheus: Prometheus) -> None:
+    assert prometheus.tiles("twice") == WELL | {"portless": 1}
+    (found,) = prometheus.panel("Findings", "twice")
+    assert (found["metric"]["check"], found["metric"]["pci_address"]) == ("vf_portless", worlds.VFS[1])
+    assert len(prometheus.panel("VFs", "twice")) == len(worlds.VFS)
+
+
+def test_a_host_and_a_pf_are_chosen(prometheus: Prometheus) -> None:
+    for chosen, found in (({"hostname": "compute-2"}, 3), ({"hostname": "(compute-1|compute-2)"}, 6)):
+        assert len(prometheus.panel("Findings", "south", **chosen)) == found
+    assert len(prometheus.panel("VFs", "south", hostname="compute-2", pf=worlds.PF)) == VFS
+    (none,) = prometheus.panel("Findings", "south", pf="0000:5e:00.0")
+    assert none["metric"]["check"] == "no finding about VFs"
 
 
 def test_where_no_exporter_is_every_panel_says_so(prometheus: Prometheus, tmp_path: Path) -> None:
