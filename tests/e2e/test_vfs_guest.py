@@ -1,4 +1,4 @@
-"""Incident 3 with real VFs: the exporter runs in a guest with SR-IOV, beside a real Placement, Neutron and Nova cell."""
+"""Incident 3 with real VFs: the exporter in a guest with SR-IOV, beside a real Placement, Neutron and Nova cell."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ SOON = 90
 
 pytestmark = [
     pytest.mark.root,
+    pytest.mark.long,  # a minute of one core for the emulated processor; each part of it has quicker tests
     pytest.mark.timeout(600),
     pytest.mark.skipif(bool(hwlab.unavailable()), reason=hwlab.unavailable() or "-"),
 ]
