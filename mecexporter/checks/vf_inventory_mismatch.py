@@ -50,8 +50,8 @@ def _say(case: Case) -> Said:
     return Said(
         summary=f"Nova's cell knows {case.name} ({row.status}{owner}); this host has no such device",
         remedy=(
-            f"see why it went (ls -d /sys/bus/pci/devices/{case.pf}/virtfn*; dmesg): make the VFs again, as many as there "
-            "were, before the instances on them start again; if they were taken away on purpose, nova-compute on "
+            f"see why it went (ls -d /sys/bus/pci/devices/{case.pf}/virtfn*; dmesg): make the VFs again, as many as "
+            "there were, before the instances on them start again; if they were taken away on purpose, nova-compute on "
             f"{quoted(case.host)} drops those that nobody has, and claimed ones once their instance is gone"
         ),
     )
