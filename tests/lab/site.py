@@ -31,8 +31,9 @@ Database = Literal["nb", "sb"]
 ROOT = Path("/tmp")  # noqa: S108 - Unix socket paths must stay under 108 bytes, which a TMPDIR may spoil
 PREFIX = "mec-"
 MARK = "MEC_LAB"  # in the environment of every process of a lab: how it is found, whatever it is called
-OVS_SHARE = Path("/usr/share/openvswitch")
-OVN_SHARE = Path("/usr/share/ovn")
+_SHARE = Path(os.environ.get("LAB_ROOT", "/")) / "usr/share"  # of another generation: tests/lab/generations.py
+OVS_SHARE = _SHARE / "openvswitch"
+OVN_SHARE = _SHARE / "ovn"
 PROGRAMS = {  # program -> Debian package
     "ethtool": "ethtool",
     "ip": "iproute2",

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from tests.waiting import wait_until
 
+_SHARE = Path(os.environ.get("LAB_ROOT", "/")) / "usr/share"  # of another generation: tests/lab/generations.py
 SCHEMAS = {
-    "Open_vSwitch": Path("/usr/share/openvswitch/vswitch.ovsschema"),
-    "OVN_Northbound": Path("/usr/share/ovn/ovn-nb.ovsschema"),
-    "OVN_Southbound": Path("/usr/share/ovn/ovn-sb.ovsschema"),
+    "Open_vSwitch": _SHARE / "openvswitch/vswitch.ovsschema",
+    "OVN_Northbound": _SHARE / "ovn/ovn-nb.ovsschema",
+    "OVN_Southbound": _SHARE / "ovn/ovn-sb.ovsschema",
 }
 _PATH = {"PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}  # Debian keeps the daemons out of users' PATH
 _START_SECONDS = 20

@@ -41,6 +41,7 @@ if [ "${TESTS:-yes}" != no ]; then
     need libatomic1 atomic
     need mariadb-server-core command -v mariadbd
     need mariadb-client-core command -v mariadb
+    need patchelf command -v patchelf
     need python3-neutron debian_python neutron
     need python3-nova debian_python nova
     need python3-placement debian_python placement
