@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
+
+from mecexporter.errors import Reason, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,3 +44,26 @@ async def aside(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) 
 
     threading.Thread(target=work, name=f"aside {getattr(function, '__qualname__', function)}", daemon=True).start()
     return await outcome
+
+
+class OneAtATime(Generic[T]):
+    """Calls aside, of which the next is not begun while one hangs.
+
+    Args:
+        hanging: what is said then, for people.
+    """
+
+    def __init__(self, hanging: str) -> None:
+        self._hanging = hanging
+        self.running: asyncio.Future[T] | None = None
+
+    async def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call; whoever gives up waiting leaves the call to itself.
+
+        Raises:
+            SourceError: TIMEOUT, where the call before this one has not ended.
+        """
+        if self.running is not None and not self.running.done():
+            raise SourceError(Reason.TIMEOUT, f"the read before this one still hangs: {self._hanging}")
+        self.running = asyncio.ensure_future(aside(function, *args, **kwargs))
+        return await asyncio.shield(self.running)

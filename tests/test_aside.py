@@ -9,7 +9,8 @@ import threading
 
 import pytest
 
-from mecexporter.aside import aside
+from mecexporter.aside import OneAtATime, aside
+from mecexporter.errors import Reason, SourceError
 from tests.waiting import eventually
 
 
@@ -58,7 +59,8 @@ async def test_one_that_was_given_up_may_end_as_it_will() -> None:
 
 LOOP_ENDS_FIRST = """
 import asyncio, threading
-from mecexporter.aside import aside
+from mecexporter.aside import OneAtATime, aside
+from mecexporter.errors import Reason, SourceError
 
 released, ended = threading.Event(), threading.Event()
 
@@ -80,7 +82,8 @@ print("ended")
 """
 HANGS_FOR_EVER = """
 import asyncio, threading
-from mecexporter.aside import aside
+from mecexporter.aside import OneAtATime, aside
+from mecexporter.errors import Reason, SourceError
 
 async def main():
     asyncio.create_task(aside(threading.Event().wait))
@@ -95,3 +98,18 @@ print("ended")
 def test_a_process_ends_quietly_whatever_hangs_in_it(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
+
+
+async def test_the_next_call_is_not_begun_while_one_hangs() -> None:
+    reads: OneAtATime[int] = OneAtATime("the disk is gone")
+    go_on = threading.Event()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await reads.call(lambda: int(go_on.wait(10)))
+    with pytest.raises(SourceError, match="the read before this one still hangs: the disk is gone") as caught:
+        await reads.call(int)
+    assert caught.value.reason is Reason.TIMEOUT
+    go_on.set()
+    assert reads.running is not None
+    assert await reads.running == 1
+    assert await reads.call(int) == 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mecexporter.aside import aside
-from mecexporter.errors import Reason, SourceError
+from mecexporter.aside import OneAtATime
+from mecexporter.errors import SourceError
 from mecexporter.sources.base import Source
 from mecexporter.sources.wire.files import read_small
 from mecexporter.sources.wire.unixctl import locate_by_pidfile
@@ -54,14 +53,11 @@ class HostSource(Source[HostFacts]):
     def __init__(self, paths: HostPaths, interval: float) -> None:
         self.interval = interval
         self._paths = paths
-        self._reading: asyncio.Future[HostFacts] | None = None
+        self._reads: OneAtATime[HostFacts] = OneAtATime("a file system does not answer")
 
     async def read(self, world: World) -> HostFacts:  # noqa: ARG002  # asks the same whatever the World
         """Raises SourceError only where /proc itself can't be read; each file's trouble is part of the facts."""
-        if self._reading is not None and not self._reading.done():
-            raise SourceError(Reason.TIMEOUT, "the read before this one still hangs: a file system does not answer")
-        self._reading = asyncio.ensure_future(aside(self._read))
-        return await asyncio.shield(self._reading)
+        return await self._reads.call(self._read)
 
     def _read(self) -> HostFacts:
         paths = self._paths

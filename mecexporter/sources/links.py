@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import socket
 import struct
@@ -10,7 +9,7 @@ from array import array
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from mecexporter.aside import aside
+from mecexporter.aside import OneAtATime
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.base import Source
 from mecexporter.sources.wire.netlink import (
@@ -59,7 +58,7 @@ class LinksSource(Source[Links]):
 
     def __init__(self, interval: float) -> None:
         self.interval = interval
-        self._reading: asyncio.Future[Links] | None = None
+        self._reads: OneAtATime[Links] = OneAtATime("a driver does not answer")
 
     def question(self, world: World) -> Hashable:
         """The PFs with a netdev; None until they are known."""
@@ -71,11 +70,8 @@ class LinksSource(Source[Links]):
         """Raises SourceError where the kernel does not answer, or it is not known which PFs there are."""
         if not isinstance(world.sysfs, Fresh):
             raise SourceError(Reason.MISSING, f"which PFs there are is not known: {world.sysfs.why}")
-        if self._reading is not None and not self._reading.done():
-            raise SourceError(Reason.TIMEOUT, "the read before this one still hangs: a driver does not answer")
         pfs = [(pf.address, pf.device) for pf in world.sysfs.value.pfs if pf.device]
-        self._reading = asyncio.ensure_future(aside(_read, pfs))
-        return await asyncio.shield(self._reading)
+        return await self._reads.call(_read, pfs)
 
 
 def _read(pfs: list[tuple[str, str]]) -> Links:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from mecexporter.aside import aside
+from mecexporter.aside import OneAtATime
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.base import Source
 from mecexporter.state.openstack import CLAIMED, Cell, DeviceKind, Instance, PciDevice
@@ -69,7 +68,7 @@ class NovaSource(Source[Cell]):
         self._url = url
         self._every_host = every_host
         self._engine: Any = None
-        self._reading: asyncio.Future[Cell] | None = None
+        self._reads: OneAtATime[Cell] = OneAtATime("the database does not answer")
 
     def question(self, world: World) -> Hashable:
         """Whose devices."""
@@ -77,11 +76,8 @@ class NovaSource(Source[Cell]):
 
     async def read(self, world: World) -> Cell:
         """Raises SourceError; its text holds neither password nor URL."""
-        if self._reading is not None and not self._reading.done():
-            raise SourceError(Reason.TIMEOUT, "the read before this one still hangs: the database does not answer")
         host = None if self._every_host else world.hostname
-        self._reading = asyncio.ensure_future(aside(self._read, host))
-        return await asyncio.shield(self._reading)
+        return await self._reads.call(self._read, host)
 
     def _read(self, host: str | None) -> Cell:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree as ET
 
-from mecexporter.aside import aside
+from mecexporter.aside import OneAtATime
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.base import Source
 from mecexporter.sources.wire.files import denied, read_small
@@ -80,17 +79,14 @@ class SysfsSource(Source[Nic]):
     def __init__(self, paths: SysfsPaths, interval: float) -> None:
         self.interval = interval
         self._paths = paths
-        self._reading: asyncio.Future[Nic] | None = None
+        self._reads: OneAtATime[Nic] = OneAtATime("a file system does not answer")
         self._holders: dict[str, _Holder] = {}  # VFIO device -> who has it open
         self._searched = False
         self._search_after = 0.0
 
     async def read(self, world: World) -> Nic:  # noqa: ARG002  # asks the same whatever the World
         """Raises SourceError where the kernel's list of PCI devices can't be read."""
-        if self._reading is not None and not self._reading.done():
-            raise SourceError(Reason.TIMEOUT, "the read before this one still hangs: a file system does not answer")
-        self._reading = asyncio.ensure_future(aside(self._read))
-        return await asyncio.shield(self._reading)
+        return await self._reads.call(self._read)
 
     def _read(self) -> Nic:
         root = self._paths.sysfs / "bus/pci/devices"

@@ -347,7 +347,7 @@ def test_drift_is_joined_from_nodes_and_records(prometheus: Prometheus, tmp_path
 
 
 def test_lost_sources_are_not_taken_for_health(prometheus: Prometheus, tmp_path: Path) -> None:
-    told = {"checks can't tell": 3, "exporters silent": 1}
+    told = {"checks can't tell": 3, "exporters silent": 1, "inventory": 0}  # Placement answers, and alone tells that
     assert prometheus.tiles("west") == dict.fromkeys(WELL, -1) | told
     drawing = prometheus.draw("west", tmp_path / "lost.png")
     assert drawing.bad(allow_empty={"PFs", "When VFs run out", "Hosts with the fewest VFs left"}) == []

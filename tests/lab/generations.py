@@ -1,7 +1,8 @@
 """Open vSwitch and OVN of other Debian suites, unpacked into a cache: `generation("trixie")` is ready to be run.
 
 Nothing is installed: packages and the libraries that they need come through an apt configuration of our own, from the
-mirror that the system uses, and the programs are told where their libraries are. With `environment()` the tests run them.
+mirror that the system uses, and the programs are told where their libraries are. With `environment()` the tests run
+them.
 """
 
 from __future__ import annotations

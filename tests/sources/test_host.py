@@ -248,6 +248,6 @@ async def test_a_file_system_that_hangs_holds_one_thread_and_no_more(
         assert len(calls) == 1
     finally:
         answered.set()
-    assert source._reading is not None
-    await eventually(source._reading.done, 10, "the read that hung has ended")
+    assert source._reads.running is not None
+    await eventually(source._reads.running.done, 10, "the read that hung has ended")
     assert (await source.read(WORLD)).kernel

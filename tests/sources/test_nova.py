@@ -224,10 +224,10 @@ async def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_read_that_hangs_is_not_begun_again(rows: Rows) -> None:
     source = NovaSource("cell1", rows.url, every_host=True, interval=300)
-    source._reading = asyncio.get_running_loop().create_future()
+    source._reads.running = asyncio.get_running_loop().create_future()
     with pytest.raises(SourceError, match="still hangs"):
         await source.read(WORLD)
-    source._reading.cancel()
+    source._reads.running.cancel()
 
 
 def test_its_name_and_question(rows: Rows) -> None:

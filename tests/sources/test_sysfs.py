@@ -287,11 +287,11 @@ async def test_a_vf_that_goes_while_it_is_read(machine: Machine, source: SysfsSo
 
 
 async def test_a_read_that_hangs_is_not_begun_again(source: SysfsSource) -> None:
-    source._reading = asyncio.get_running_loop().create_future()
+    source._reads.running = asyncio.get_running_loop().create_future()
     with pytest.raises(SourceError, match="still hangs") as caught:
         await read(source)
     assert caught.value.reason is Reason.TIMEOUT
-    source._reading.cancel()
+    source._reads.running.cancel()
 
 
 # What real machines showed (tests/fixtures/hw).
