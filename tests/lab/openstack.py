@@ -1,8 +1,8 @@
 """An OpenStack control plane of real services: Neutron with ML2/OVN, Placement, Nova's cell databases on MariaDB.
 
-`with OpenStack(["compute-1"]) as cloud:` has it running on loopback, each host a Chassis in Southbound so that ports bind
-there. Without Keystone, a message broker and Nova's services: what Nova would do, tests do by the methods below and
-by `cloud.cell`, whose rows Nova's own objects write. Like every lab it may run beside others and leaves nothing.
+`with OpenStack(["compute-1"]) as cloud:` has it running on loopback, each host a Chassis in Southbound so that ports
+bind there. Without Keystone, a message broker and Nova's services: what Nova would do, tests do by the methods below
+and by `cloud.cell`, whose rows Nova's own objects write. Like every lab it may run beside others and leaves nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.lab.site import OVN_SHARE, PROGRAMS, LabError, Site, require, run
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 PROGRAMS_OF_OPENSTACK = PROGRAMS | {"mariadbd": "mariadb-server-core", "mariadb": "mariadb-client-core"}
@@ -157,13 +157,9 @@ class OpenStack(Site):
         return ask(method, f"{self.placement.url}{path}", body, **{"OpenStack-API-Version": PLACEMENT_VERSION})
 
     def create_provider(
-        self,
-        name: str,
-        *,
-        parent: str | None = None,
-        inventory: dict[str, int] | None = None,
+        self, name: str, *, parent: str | None = None, inventory: Mapping[str, int] | None = None,
         traits: Sequence[str] = (),
-    ) -> str:
+    ) -> str:  # fmt: skip
         """A resource provider with totals by resource class; returns its UUID."""
         made = str(uuid.uuid4())
         self.place("POST", "/resource_providers", {"uuid": made, "name": name, "parent_provider_uuid": parent})
@@ -275,16 +271,15 @@ class OpenStack(Site):
             self.mariadb.sql(f"CREATE DATABASE {name} CHARACTER SET utf8mb3")
         self.mariadb.sql(accounts.format("lab", "lab", "ALL ON *.*"))
         self.mariadb.sql(accounts.format("reader", "r3ader", "SELECT ON nova_cell1.*"))
-        program, here = self.release.program, self.dir
-        migrations = {
-            "neutron": program("neutron.db.migration.cli", "--config-file", here / "neutron.conf", "upgrade", "head"),
-            "cell1": program(
-                "nova.cmd.manage", "--config-file", here / "nova-cell1.conf", "db", "sync", "--local_cell"
-            ),
-            "cell2": program(
-                "nova.cmd.manage", "--config-file", here / "nova-cell2.conf", "db", "sync", "--local_cell"
-            ),
-            "placement": program("placement.cmd.manage", "--config-file", here / "placement.conf", "db", "sync"),
+        manage, here = self.release.program, self.dir
+        sync = ("db", "sync", "--local_cell")
+        cells = {
+            name: manage("nova.cmd.manage", "--config-file", here / f"nova-{name}.conf", *sync)
+            for name in ("cell1", "cell2")
+        }
+        migrations = cells | {
+            "neutron": manage("neutron.db.migration.cli", "--config-file", here / "neutron.conf", "upgrade", "head"),
+            "placement": manage("placement.cmd.manage", "--config-file", here / "placement.conf", "db", "sync"),
         }
         running = {name: self.spawn(*command, log=here / f"{name}-db.log") for name, command in migrations.items()}
         for name, process in running.items():

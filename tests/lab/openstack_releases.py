@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 REQUIREMENTS = Path(__file__).parents[1] / "tools" / "openstack-requirements.txt"
+BUILD_REQUIREMENTS = Path(__file__).parents[2] / "requirements-build.txt"
 CACHE = Path(os.environ.get("MECEXPORTER_LAB_CACHE", "~/.cache/mecexporter-lab")).expanduser()
 PACKAGES = ("python3-neutron", "python3-nova", "python3-placement")  # all else that is needed, they need themselves
 INSTALL_TIMEOUT = 900  # seconds; 75 on two idle cores
@@ -74,10 +75,12 @@ def cached(name: str, make: Callable[[Path], None]) -> Path:
 
 
 def _install(place: Path) -> None:
-    pip = [place / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
+    """As `make venv` does it: `ovs` comes as source only, its build tools are locked too."""
+    pip = [str(place / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     for command in (
-        [sys.executable, "-m", "venv", place],
-        [*pip, "install", "--quiet", "--require-hashes", "--only-binary=:all:", "-r", REQUIREMENTS],
+        [sys.executable, "-m", "venv", str(place)],
+        [*pip, "--require-hashes", "-r", str(BUILD_REQUIREMENTS)],
+        [*pip, "--require-hashes", "--no-build-isolation", "-r", str(REQUIREMENTS)],
     ):
         done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT, check=False)
         if done.returncode:

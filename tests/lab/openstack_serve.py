@@ -30,16 +30,16 @@ def neutron(port: int, *, maintenance: bool) -> None:
     if not maintenance:
         driver = importlib.import_module("neutron.plugins.ml2.drivers.ovn.mech_driver.mech_driver")
         driver.OVNMechanismDriver.get_workers = lambda _: []
-    del sys.argv[1:]  # the environment says where its configuration is
     server.main()
 
 
 def main() -> None:
-    what, port = sys.argv[1], int(sys.argv[2])
+    what, port, *options = sys.argv[1:]
+    del sys.argv[1:]  # Neutron would read them; the environment says where its configuration is
     if what == "placement":
-        serve(importlib.import_module("placement.wsgi").init_application(), port)
+        serve(importlib.import_module("placement.wsgi").init_application(), int(port))
     else:
-        neutron(port, maintenance="--no-maintenance" not in sys.argv)
+        neutron(int(port), maintenance="--no-maintenance" not in options)
 
 
 if __name__ == "__main__":

@@ -110,8 +110,8 @@ class MariaDb(Process):
         return [line.split("\t") for line in self._client(statement, database).splitlines()]
 
     def _client(self, statement: str, database: str = "", *, check: bool = True) -> str:
-        return run("mariadb", "--no-defaults", f"--socket={self.socket}", "--user=root", "--batch", "--skip-column-names",
-                   "--execute", statement, *([database] if database else []), check=check)  # fmt: skip
+        options = ("--no-defaults", f"--socket={self.socket}", "--user=root", "--batch", "--skip-column-names")
+        return run("mariadb", *options, "--execute", statement, *([database] if database else []), check=check)
 
 
 class Placement(Process):
