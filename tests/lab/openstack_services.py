@@ -110,7 +110,8 @@ class MariaDb(Process):
         return [line.split("\t") for line in self._client(statement, database).splitlines()]
 
     def _client(self, statement: str, database: str = "", *, check: bool = True) -> str:
-        options = ("--no-defaults", f"--socket={self.socket}", "--user=root", "--batch", "--skip-column-names")
+        options = ("--no-defaults", f"--socket={self.socket}", "--user=root", "--batch", "--raw",
+                   "--skip-column-names")  # fmt: skip
         return run("mariadb", *options, "--execute", statement, *([database] if database else []), check=check)
 
 

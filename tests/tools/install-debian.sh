@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs the Debian or Ubuntu packages that the tests run: real OVS, OVN, Prometheus, Alertmanager and a browser.
+# Installs the Debian or Ubuntu packages that the tests run: real OVS, OVN, OpenStack, Prometheus, Alertmanager and a
+# browser.
 # Does nothing when all of them are there. Needs root otherwise. No package starts a daemon. PYTHON: as in the Makefile;
 # BROWSER=no leaves out what only drawing dashboards needs.
 set -eu
@@ -27,6 +28,11 @@ need ovn-central command -v ovn-northd
 need ovn-host command -v ovn-controller
 need prometheus command -v prometheus
 need prometheus-alertmanager command -v prometheus-alertmanager
+need mariadb-server-core command -v mariadbd
+need mariadb-client-core command -v mariadb
+for module in neutron nova placement pymysql waitress; do # of Debian's own Python, whatever PYTHON is
+    need "python3-$module" test -d "/usr/lib/python3/dist-packages/$module"
+done
 if [ "$PYTHON" = python3 ]; then
     need python3-venv python3 -c 'import ensurepip, venv'
 else
