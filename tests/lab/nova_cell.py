@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from tests.lab.site import LabError
 
@@ -45,15 +45,6 @@ class NovaCell:
         self._site, self._python, self._config = site, python, config
         self._process: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-
     def start(self) -> None:
         """So that it is ready when first needed; importing Nova takes seconds."""
         with self.log.open("ab") as log:
@@ -61,6 +52,12 @@ class NovaCell:
                 [self._python, SCRIPT, self._config], env=self._site.env, cwd=self._site.dir, stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
             )  # fmt: skip
+
+    def end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
 
     # nova-compute
 

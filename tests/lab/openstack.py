@@ -51,11 +51,19 @@ class OpenStack(Site):
         self.release = release or debian()
         self.mariadb, self.placement = MariaDb(self), Placement(self)
         self.neutron = Neutron(self, maintenance=maintenance)
+        self._worker = NeutronMaintenance(self)
         self._maintenance = maintenance
         self.sqlite = self.dir / "cell2.sqlite"
         python = self.release.python
         self.cell = NovaCell(self, "nova-cell1", python, self.dir / "nova-cell1.conf")
         self.sqlite_cell = NovaCell(self, "nova-cell2", python, self.dir / "nova-cell2.conf")
+
+    def __exit__(self, *reason: object) -> None:
+        try:
+            for child in (self.cell, self.sqlite_cell, self._worker, self.neutron, self.placement, self.mariadb):
+                child.end()
+        finally:
+            super().__exit__(*reason)
 
     # Addresses and credentials
 
@@ -79,7 +87,7 @@ class OpenStack(Site):
         cloud = {
             "auth_type": "admin_token",
             "auth": {"endpoint": self.placement.url, "token": TOKEN},
-            "network_endpoint_override": self.neutron.api,
+            "network_endpoint_override": self.neutron.url,
             "placement_endpoint_override": self.placement.url,
             "placement_default_microversion": PLACEMENT_VERSION.split()[1],
         }
@@ -230,7 +238,7 @@ class OpenStack(Site):
         # Until its worker has made this, no port can be made.
         wait_until(lambda: "neutron_pg_drop" in self.nbctl("list", "Port_Group"), 20, "Neutron has set Northbound up")
         if self._maintenance and self.release.name != "debian":
-            NeutronMaintenance(self).start()
+            self._worker.start()
 
     def add_chassis(self, host: str, name: str | None = None) -> str:
         """What ovn-controller of a compute node writes to Southbound; returns the chassis's name."""

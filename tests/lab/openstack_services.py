@@ -64,6 +64,11 @@ class Process(Service):
             wait_until(lambda: all(map(_ended, workers)), SETTLE_TIMEOUT, f"the workers of {self.name} end")
         return status
 
+    def end(self) -> None:
+        """Whatever state it is in."""
+        if self.process is not None:
+            self.stop()
+
     def suspend(self) -> None:
         self._signal(signal.SIGSTOP)
 
