@@ -31,8 +31,8 @@ debian:
 lock: venv
 	$(PIP) install --quiet 'pip-tools>=7.5,<8'
 	$(COMPILE) $(UPGRADE) --only-build-deps --build-deps-for wheel -o requirements-build.txt pyproject.toml
-	$(COMPILE) $(UPGRADE) -o requirements.txt pyproject.toml
-	$(COMPILE) $(UPGRADE) --extra dev -o requirements-dev.txt pyproject.toml requirements-dev.in
+	$(COMPILE) $(UPGRADE) --extra nova-db -o requirements.txt pyproject.toml
+	$(COMPILE) $(UPGRADE) --extra nova-db --extra dev -o requirements-dev.txt pyproject.toml requirements-dev.in
 
 lint: venv
 	$(BIN)/ruff check
@@ -63,11 +63,11 @@ generate: venv
 	cp alerts/*.rules.yaml helm/mecexporter/files/alerts/
 	cp dashboards/*.json helm/mecexporter/files/dashboards/
 
-# Only the tests draw dashboards.
-demo incident repair bench: export BROWSER := no
+# Only the tests draw dashboards, and run OpenStack.
+demo incident repair bench: export TESTS := no
 
 demo: venv
-	$(BIN)/python -m tests.lab demo $(if $(LAB),--name $(LAB))
+	$(BIN)/python -m tests.lab demo $(if $(SITE),--site $(SITE)) $(if $(LAB),--name $(LAB))
 
 incident repair: venv
 	@test -n "$(NAME)" || { echo "usage: make $@ NAME=C2" >&2; exit 2; }

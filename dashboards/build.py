@@ -7,11 +7,16 @@ from pathlib import Path
 
 from dashboards.control_plane import control_plane
 from dashboards.node_identity import node_identity
+from dashboards.virtual_functions import virtual_functions
 
 
 def dashboards() -> dict[str, str]:
     """The text of each file, by its name."""
-    made = {"node-identity.json": node_identity(), "ovn-control-plane.json": control_plane()}
+    made = {
+        "node-identity.json": node_identity(),
+        "ovn-control-plane.json": control_plane(),
+        "virtual-functions.json": virtual_functions(),
+    }
     return {name: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for name, content in made.items()}
 
 

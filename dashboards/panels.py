@@ -50,9 +50,9 @@ VERDICTS = (
 # PromQL
 
 
-def of(metric: Metric, *matchers: str, **labels: str) -> str:
-    """A metric of the chosen nodes, its labels compared for equality, and by further matchers."""
-    matchers = (SELECTED, *matchers, *(f'{label}="{value}"' for label, value in labels.items()))
+def of(metric: Metric, *matchers: str, selected: str = SELECTED, **labels: str) -> str:
+    """A metric of what is chosen, its labels compared for equality, and by further matchers."""
+    matchers = (selected, *matchers, *(f'{label}="{value}"' for label, value in labels.items()))
     return metric.name + "{" + ",".join(matchers) + "}"
 
 
@@ -332,13 +332,13 @@ def findings_table(*matchers: str) -> Json:
     )
 
 
-def unknown_table(expression: str, *matchers: str) -> Json:
+def unknown_table(expression: str, *matchers: str, selected: str = SELECTED) -> Json:
     """Series of checks and sources that have no answer; matchers: of the checks among them."""
     return table(
         "What cannot be told",
         "Checks that lack an answer of a source they need, and the sources without an answer. Such a check is"
         " neither well nor ill: look after the source first.",
-        or_none(expression, of(findings.EVALUABLE, *matchers), "check", "every check can tell"),
+        or_none(expression, of(findings.EVALUABLE, *matchers, selected=selected), "check", "every check can tell"),
         {"site": "Site", "instance": "Node", "check": "Check", "source": "Source"},
         [
             column(
@@ -409,10 +409,21 @@ def annotation(name: str, color: str, expression: str, title: str, text: str) ->
     }
 
 
+SITE_VARIABLE = variable("site", "Site", exporter.BUILD)
+
+
 def dashboard(
-    uid: str, title: str, description: str, sections: Iterable[tuple[str, list[Json]]], annotations: Iterable[Json]
+    uid: str,
+    title: str,
+    description: str,
+    sections: Iterable[tuple[str, list[Json]]],
+    annotations: Iterable[Json],
+    *,
+    variables: Iterable[Json] = (variable("instance", "Node", exporter.BUILD, '{site=~"$site"}'),),
+    time_from: str = "now-1h",
+    refresh: str = "30s",
 ) -> Json:
-    """A whole one, for chosen sites and nodes."""
+    """A whole one, for chosen sites, and nodes or what else there is to choose."""
     return {
         "uid": uid,
         "title": title,
@@ -421,13 +432,13 @@ def dashboard(
         "schemaVersion": SCHEMA_VERSION,
         "editable": True,
         "graphTooltip": 1,  # one crosshair in all panels
-        "refresh": "30s",
-        "time": {"from": "now-1h", "to": "now"},
+        "refresh": refresh,
+        "time": {"from": time_from, "to": "now"},
         "templating": {
             "list": [
                 {"type": "datasource", "name": "datasource", "label": "Prometheus", "query": "prometheus"},
-                variable("site", "Site", exporter.BUILD),
-                variable("instance", "Node", exporter.BUILD, '{site=~"$site"}'),
+                SITE_VARIABLE,
+                *variables,
             ]
         },
         "annotations": {"list": list(annotations)},

@@ -25,13 +25,19 @@ from mecexporter.metrics.registry import View
 from mecexporter.sources.base import Supervisor
 from mecexporter.sources.chassis_lookup import ChassisLookupSource
 from mecexporter.sources.host import HostPaths, HostSource
+from mecexporter.sources.links import LinksSource
+from mecexporter.sources.neutron import NeutronSource
 from mecexporter.sources.northd import NorthdSource
+from mecexporter.sources.nova import NovaSource
 from mecexporter.sources.openflow import OpenFlowSource
 from mecexporter.sources.ovn_controller import OvnControllerSource
 from mecexporter.sources.ovn_db import Found, OvnDatabaseSource
 from mecexporter.sources.ovn_db_sync import Audits, OvnDatabaseSyncSource
 from mecexporter.sources.ovs import OvsSource
+from mecexporter.sources.placement import PlacementSource
+from mecexporter.sources.sysfs import SysfsPaths, SysfsSource
 from mecexporter.sources.vswitchd import VswitchdSource
+from mecexporter.sources.wire.cloud import Cloud
 from mecexporter.sources.wire.endpoint import Endpoint, TlsFiles
 from mecexporter.state.central import servers
 from mecexporter.state.observed import Absent, Fresh
@@ -71,8 +77,11 @@ def settings(config: Config) -> Settings:
         grace_identity=config.grace.identity,
         grace_bridge=config.grace.bridge,
         grace_no_writer=config.grace.no_writer,
+        grace_vf_drift=config.grace.vf_drift,
+        device_mappings={net: tuple(devices) for net, devices in config.sriov.device_mappings.items()},
         findings_limit=config.findings.limit,
         disabled_checks=frozenset(config.checks.disable),
+        disabled_sources=frozenset(config.sources.disable),
     )
 
 
@@ -97,11 +106,26 @@ def make_sources(config: Config) -> tuple[Source[Any], ...]:
         NorthdSource(Path(ovn.run_dir), _path(ovn.northd_control), live),
         *_database_sources(config, Database.NORTHBOUND, ovn.northbound),
         *_database_sources(config, Database.SOUTHBOUND, ovn.southbound),
+        SysfsSource(SysfsPaths(sysfs=Path(config.host.sysfs), proc=Path(config.host.proc)), live),
+        LinksSource(live),
+        *_openstack_sources(config),
     ]
     if ovn.chassis_lookup.enabled:
         lookup, again = ovn.chassis_lookup.interval, live
         every.append(ChassisLookupSource(ovn.southbound.given, _tls(config), interval=lookup, again=again))
     return tuple(s for s in every if s.name not in config.sources.disable)
+
+
+def _openstack_sources(config: Config) -> Iterator[Source[Any]]:
+    """What is asked of OpenStack, where there are credentials."""
+    interval, every_host = config.intervals.openstack, config.openstack.scope == "all"
+    if config.openstack.cloud:
+        cloud = Cloud(config.openstack.cloud)
+        classes = frozenset(config.openstack.resource_classes)
+        yield NeutronSource(cloud, every_host=every_host, interval=interval)
+        yield PlacementSource(cloud, every_host=every_host, classes=classes, interval=interval)
+    for cell, url in config.nova.cells.items():
+        yield NovaSource(cell, url, every_host=every_host, interval=interval)
 
 
 def _database_sources(config: Config, db: Database, section: Northbound | Southbound) -> Iterator[Source[Any]]:
@@ -213,6 +237,8 @@ class Engine:
             pending = Absent("not asked yet", self._world.now, self._world.now)
             known = {**self._world.endpoints, (source.db, str(source.endpoint)): source.name}
             self._world = replace(self._world.with_part(source.name, pending), endpoints=MappingProxyType(known))
+        if isinstance(source, NovaSource):
+            self._world = self._world.with_part(source.name, Absent("not asked yet", self._world.now, self._world.now))
         supervisor = self._supervisors[source.name] = Supervisor(
             source,
             world=lambda: self._world,
@@ -340,6 +366,10 @@ class Engine:
         self._report = self._ledger.advance(self._checks, self._world)
         for s in self._supervisors.values():
             s.poke(self._world)
+        for c in self._checks:
+            if c.name in self._report.again:
+                for name in c.names(self._world):
+                    self._supervisors[name].again()
 
     def _remember(self, world: World) -> Memory:
         memory = remember(world)

@@ -17,6 +17,7 @@ _SOURCE = re.compile(
     "ovs|vswitchd|openflow|ovn_controller|chassis_lookup|host|northd|ovn_(?:north|south)bound_sync|sysfs|links|tc|ovs_flows|conntrack|neutron|placement"
     "|OVN_(North|South)bound@.+|nova@.+"
 )
+_DATABASE = re.compile(r"(?:mysql|mariadb)(?:\+\w+)?://[^/]*/.|sqlite:///.")
 _CONNECTION = re.compile(r"unix:/.*|(?:tcp|ssl):(?:\[[^\[\]\s]+\]|[^\[\]:,\s]+)(?::(?P<port>\d{1,5}))?")
 _Wrong: TypeAlias = "tuple[list[str | int], str]"
 _CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d"
@@ -190,12 +191,19 @@ class OpenStack(_Section, frozen=True):
 
     cloud: str | None = None
     scope: Literal["host", "all"] = "host"
+    resource_classes: list[str] = []
 
 
 class Nova(_Section, frozen=True):
     """Nova's cell databases by name: SQLAlchemy URLs."""
 
     cells: dict[str, str] = {}
+
+
+class Sriov(_Section, frozen=True):
+    """What no source tells of the NICs: physical network -> netdevs of the PFs that lead to it."""
+
+    device_mappings: dict[str, list[str]] = {}
 
 
 class Offload(_Section, frozen=True):
@@ -247,6 +255,7 @@ class Config(_Section, frozen=True):
     host: Host = Host()
     openstack: OpenStack = OpenStack()
     nova: Nova = Nova()
+    sriov: Sriov = Sriov()
     offload: Offload = Offload()
     grace: Grace = Grace()
     findings: Findings = Findings()
@@ -324,6 +333,11 @@ def _values(config: Config, known_checks: frozenset[str]) -> list[_Wrong]:
         (["sources", "disable", at], f"no source is called {name!r}")
         for at, name in enumerate(config.sources.disable)
         if not _SOURCE.fullmatch(name)
+    ]
+    wrong += [
+        (["nova", "cells", cell], "want a SQLAlchemy URL, such as mysql+pymysql://USER:PASSWORD@HOST/nova_cell1")
+        for cell, url in config.nova.cells.items()
+        if not _DATABASE.match(url)
     ]
     return wrong + _connections(config) + _tls(config.ovn.tls) + _paths(config)
 

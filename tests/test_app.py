@@ -192,7 +192,8 @@ def test_sources_that_nobody_can_ask_do_not_hold_it_up(node: Node) -> None:
         async with node.running() as engine:
             await until(3)
             assert engine.ready()
-            assert engine.view().world.applicable == {"vswitchd", "ovn_controller"}, "openflow needs ovs"
+            applicable = engine.view().world.applicable
+            assert applicable == {"vswitchd", "ovn_controller", "sysfs", "links"}, "openflow needs ovs"
             assert "system_id_changed" in engine.view().report.not_applicable
 
     scenario(story)

@@ -167,6 +167,8 @@ class TestSources:
             "OVN_Northbound@tcp:b:1",
             "OVN_Southbound@local",
             "ovn_northbound_sync",
+            "sysfs",
+            "links",
         }
 
     def test_a_comparison_is_as_configured(self) -> None:
@@ -350,6 +352,9 @@ class TestNamed:
                 await until(60)
                 assert labels(engine) == {LOCAL}
                 assert labels(engine, SB) == {LOCAL, address(SB, ACTIVE)}
+                assert found(engine) == {}
+                lacking = {check for check, missing in unknown(engine).items() if missing == [source_name(NB, NAMED)]}
+                assert lacking == {"ovn_db_no_writer", "ovn_db_replication_down", "ovn_db_split_brain"}
 
         scenario(story)
         assert source_name(NB, NAMED) not in site.asked

@@ -12,6 +12,7 @@ from mecexporter.metrics.registry import View
 from mecexporter.state.central import source_name
 from mecexporter.state.host import HostFacts, IdFile
 from mecexporter.state.observed import Absent, Fresh
+from mecexporter.state.openstack import Cell, DeviceKind, Instance, PciDevice, Port, Provider
 from mecexporter.state.ovn import Chassis, ChassisLookup, OvnController
 from mecexporter.state.ovn_db import (
     LOCAL,
@@ -38,6 +39,7 @@ from mecexporter.state.ovs import (
     Upcalls,
     Vswitchd,
 )
+from mecexporter.state.sriov import Held, Links, Nic, Pf, PfLink, Vf, VfLink
 from mecexporter.state.world import (
     Identity,
     Memory,
@@ -64,7 +66,9 @@ SYSTEM_ID = "3f2a8c1e-5b0d-4c57-9f0e-1f3c1e6a7b21"
 PEER = "c0ffee00-0000-4000-8000-000000000002"
 REMOTE = "ssl:192.0.2.10:6642"
 OVN_SETTINGS = {"hostname": HOSTNAME, "ovn-encap-ip": "192.0.2.1", "ovn-encap-type": "geneve", "ovn-remote": REMOTE}
-COMPUTE_SOURCES = frozenset({"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host"})
+COMPUTE_SOURCES = frozenset(
+    {"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host", "sysfs", "links"}
+)
 NB, SB = Database.NORTHBOUND, Database.SOUTHBOUND
 SYNC = {NB: "ovn_northbound_sync", SB: "ovn_southbound_sync"}
 CENTRAL_SOURCES = frozenset({"host", "northd", *SYNC.values(), *(source_name(db, LOCAL) for db in Database)})
@@ -172,6 +176,8 @@ def healthy_compute() -> World:
             READ,
         ),
         host=Fresh(healthy_host(), READ),
+        sysfs=Fresh(Nic(pfs=(), addresses=frozenset({"0000:00:1f.0"}), processes_seen=True), READ),
+        links=Fresh(Links({}), READ),
     )
 
 
@@ -236,6 +242,7 @@ def active_server(db: Database, **changes: Any) -> DatabaseServer:
             replication=Replication(standby=False, active=None, connecting=False, exclude_tables=(), reopening=False),
             memory={"atoms": 240, "backlog": 0, "cells": 340, "monitors": 3, "sessions": 2},
             version="3.1.0",
+            control=own_socket(db).removeprefix("unix:").replace(".sock", ".ctl"),
         ),
         **changes,
     )
@@ -251,7 +258,7 @@ def standby_server(db: Database, **changes: Any) -> DatabaseServer:
 def from_afar(server: DatabaseServer, host: str) -> DatabaseServer:
     """As another host sees it: by its address, and without its control socket."""
     label = address(server.db, host)
-    return replace(server, server=label, replication=None, raft=None, memory={}, version=None)
+    return replace(server, server=label, replication=None, raft=None, memory={}, version=None, control=None)
 
 
 def member_server(db: Database, **changes: Any) -> DatabaseServer:
@@ -428,7 +435,7 @@ def view_of(world: World, *, checks: Iterable[Check] | None = None, seconds: flo
 
 def _earlier(world: World, seconds: float) -> World:
     earlier = replace(world, now=world.now - seconds)
-    for source in (*COMPUTE_SOURCES, "northd", *SYNC.values(), *world.databases):
+    for source in (*COMPUTE_SOURCES, "northd", *SYNC.values(), *API_SOURCES - {CELL1}, *world.databases, *world.cells):
         part = world.part(source)
         if isinstance(part, Fresh):
             earlier = earlier.with_part(source, Fresh(part.value, part.at - seconds))
@@ -442,3 +449,116 @@ def changed(world: World, source: str, **fields: Any) -> World:
     part: Any = world.part(source)
     assert isinstance(part, Fresh), f"{source} is absent"
     return world.with_part(source, Fresh(replace(part.value, **fields), part.at))
+
+
+# A compute node with SR-IOV and read-only credentials: 0000:3b:00.0 has four VFs, of which guests hold two.
+PF = "0000:3b:00.0"
+VFS = tuple(f"0000:3b:00.{n}" for n in range(2, 6))
+ALICE, BOB = "a11ce000-0000-4000-8000-000000000001", "b0b00000-0000-4000-8000-000000000002"
+"""Instances."""
+CELL1 = "nova@cell1"
+API_SOURCES = frozenset({"neutron", "placement", CELL1})
+
+
+def vf(index: int, **changes: Any) -> Vf:
+    """A VF that nobody uses; ``changes`` are fields of Vf."""
+    made = Vf(address=VFS[index], index=index, driver="mlx5_core", iommu_group=40 + index, held=Held.NO)
+    return replace(made, **changes)
+
+
+def held_vf(index: int, guest: str, **changes: Any) -> Vf:
+    """A VF that a guest holds."""
+    return vf(index, **{"driver": "vfio-pci", "held": Held.YES, "holder": guest} | changes)
+
+
+def nic(*vfs: Vf, **changes: Any) -> Nic:
+    """One PF with these VFs."""
+    pf = Pf(
+        address=PF,
+        driver="mlx5_core",
+        iommu_group=39,
+        held=Held.NO,
+        devices=("ens1f0np0",),
+        vendor="0x15b3",
+        product="0x101d",
+        numa_node=0,
+        capacity=8,
+        configured=len(vfs),
+        vfs=vfs,
+        speed=100_000_000_000,
+        representors={v.index: f"ens1f0npf0vf{v.index}" for v in vfs},
+    )
+    addresses = frozenset({"0000:00:1f.0", PF, *(v.address for v in vfs)})
+    return Nic(pfs=(replace(pf, **changes),), addresses=addresses, processes_seen=True)
+
+
+def port(uuid: str, index: int, instance: str, **changes: Any) -> Port:
+    """A port that names a VF."""
+    made = Port(uuid=uuid, host=HOSTNAME, address=VFS[index], instance=instance, vnic="direct")
+    return replace(made, **changes)
+
+
+def device(index: int, instance: str | None = None, **changes: Any) -> PciDevice:
+    """Nova's row of a VF, claimed where it has an instance."""
+    made = PciDevice(
+        host=HOSTNAME,
+        address=VFS[index],
+        parent=PF,
+        kind=DeviceKind.VF,
+        status="allocated" if instance else "available",
+        numa_node=0,
+        instance=instance,
+        physical_network="physnet2" if instance else None,
+    )
+    return replace(made, **changes)
+
+
+def instance(**changes: Any) -> Instance:
+    """One that runs on this host."""
+    return replace(Instance(host=HOSTNAME, vm_state="active", task_state=None), **changes)
+
+
+def cell(*devices: PciDevice, **changes: Any) -> Cell:
+    """A cell in which Alice and Bob run here, and nova-compute reports."""
+    made = Cell(devices=devices, instances={ALICE: instance(), BOB: instance()}, up={HOSTNAME: True})
+    return replace(made, **changes)
+
+
+def healthy_sriov() -> World:
+    """All four ledgers agree: Alice and Bob have a VF each, two are free; Placement tracks them."""
+    world = healthy_compute()
+    host = HOSTNAME
+    return replace(
+        world,
+        roles=frozenset({Role.COMPUTE, Role.API}),
+        applicable=world.applicable | API_SOURCES,
+        status={
+            **world.status,
+            **{s: SourceStatus(last_success=READ, duration=0.1, rounds=3) for s in API_SOURCES},
+        },
+        sysfs=Fresh(nic(held_vf(0, ALICE), held_vf(1, BOB), vf(2), vf(3)), READ),
+        links=Fresh(
+            Links(
+                {
+                    PF: PfLink(
+                        driver_version="5.8-1.1.2",
+                        firmware_version="22.35.1012",
+                        eswitch_mode="switchdev",
+                        vfs={n: VfLink(mac=f"fa:16:3e:00:00:0{n}", vlan=None) for n in range(4)},
+                    )
+                }
+            ),
+            READ,
+        ),
+        neutron=Fresh((port("port-a", 0, ALICE), port("port-b", 1, BOB)), READ),
+        placement=Fresh(
+            (Provider(uuid="rp-1", name=f"{host}_{PF.upper()}", host=host, pf=PF, total=4, reserved=0, used=2),), READ
+        ),
+        cells={CELL1: Fresh(cell(device(0, ALICE), device(1, BOB), device(2), device(3)), READ)},
+    )
+
+
+def leaked_vf() -> World:
+    """Incident 3: Bob's port was detached and deleted at once; Nova never frees the VF."""
+    world = changed(healthy_sriov(), "sysfs", pfs=nic(held_vf(0, ALICE), vf(1), vf(2), vf(3)).pfs)
+    return world.with_part("neutron", Fresh((port("port-a", 0, ALICE),), READ))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from mecexporter.state.central import may_be_of
 from mecexporter.state.observed import Fresh
+from mecexporter.state.world import CELL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ class Finding:
         remedy: what to do, with the values to use.
         hold: seconds for which it must be seen without a break before it is reported.
         reads: distinct reads that must show it before it is reported.
-        read_at: when the read that shows it was made; what makes reads distinct.
+        read_at: when the read that shows it was made, or the reads: a read is distinct where all of them are new.
         since: when the trouble began, where the World knows it better than by having looked twice.
         severity: where it is not the check's own.
     """
@@ -43,7 +44,7 @@ class Finding:
     subject: str
     summary: str
     remedy: str
-    read_at: float
+    read_at: float | tuple[float, ...]
     hold: float = 0.0
     reads: int = 1
     since: float | None = None
@@ -69,7 +70,8 @@ class Check:
         worst: of those of its findings that are graver than the others, None if all are alike.
         title: 'true when …', one line for people.
         roles: where it applies.
-        sources: those it can't do without; it applies where all of them do.
+        sources: those it can't do without; it applies where all of them do. ``nova@`` stands for every cell.
+        either: sets of sources; where there are any, it applies where all of one set do.
         models: those of OVN's database servers that it is about; it applies where there is one, or may be.
         alert_for: Prometheus' ``for`` of its alert, on top of what the check itself waits.
         follows: checks whose findings explain this one's: whoever mends those mends this.
@@ -85,20 +87,38 @@ class Check:
     ask: Callable[[World], Verdict]
     models: frozenset[Model] = frozenset()
     worst: Severity | None = None
+    either: tuple[tuple[str, ...], ...] = ()
 
     @property
     def severities(self) -> tuple[Severity, ...]:
         """What its findings may bear."""
         return (self.severity,) if self.worst is None else (self.severity, self.worst)
 
+    def names(self, world: World) -> tuple[str, ...]:
+        """The sources on this node that it is made of."""
+        wanted = (*self.sources, *(source for sources in self.either for source in sources))
+        return tuple(sorted({name for source in wanted for name in asked(world, source)}))
+
     def applies(self, world: World) -> bool:
         """Whether this node has the role and the sources, and nobody disabled it."""
         return (
             bool(self.roles & world.roles)
-            and world.applicable.issuperset(self.sources)
+            and _there(world, self.sources)
+            and (not self.either or any(_there(world, sources) for sources in self.either))
             and (not self.models or may_be_of(world, self.models))
             and self.name not in world.settings.disabled_checks
         )
+
+
+def _there(world: World, sources: tuple[str, ...]) -> bool:
+    return all(asked(world, source) for source in sources)
+
+
+def asked(world: World, source: str) -> tuple[str, ...]:
+    """The sources of this name that apply on this node: none, one or, of Nova's cells, several."""
+    if source == CELL:
+        return tuple(sorted(name for name in world.cells if name in world.applicable))
+    return (source,) if source in world.applicable else ()
 
 
 def check(
@@ -111,6 +131,7 @@ def check(
     follows: tuple[str, ...] = (),
     models: frozenset[Model] = frozenset(),
     worst: Severity | None = None,
+    either: tuple[tuple[str, ...], ...] = (),
 ) -> Callable[[Callable[[World], Verdict]], Check]:
     """Declare a check: its name is the function's, and the module's."""
 
@@ -126,6 +147,7 @@ def check(
             ask=ask,
             models=models,
             worst=worst,
+            either=either,
         )
 
     return declare

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mecexporter.errors import NOBODY
-from mecexporter.state.central import known, may_be
+from mecexporter.state.central import known, may_be, source_name
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.ovn_db import Database, DatabaseServer, Model
 
@@ -31,6 +31,15 @@ def answering(found: tuple[Known, ...]) -> list[DatabaseServer]:
 def silent(found: tuple[Known, ...]) -> list[str]:
     """The sources of those that do not, be it that nobody is there."""
     return [k.source for k in found if isinstance(k.seen, Absent)]
+
+
+def unwanted(world: World, server: DatabaseServer) -> list[str]:
+    """The source of the active that a server names, if it is disabled: who is there may do as it likes."""
+    told = server.replication
+    if told is None or told.active is None:
+        return []
+    source = source_name(server.db, told.active)
+    return [source] if source in world.settings.disabled_sources else []
 
 
 def hidden(found: tuple[Known, ...]) -> list[str]:

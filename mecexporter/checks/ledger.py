@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ class Report:
         unknown: check -> the sources that are missing.
         not_applicable: checks that this node does not have.
         pending: checks with something seen that has not been seen for long enough to be reported.
+        again: of those, the ones that have waited long enough and lack only another read.
     """
 
     checks: tuple[Check, ...] = ()
@@ -51,7 +53,15 @@ class Report:
     unknown: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     not_applicable: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()
     failures: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class _Waits(Enum):
+    """What a finding lacks that is not reported yet."""
+
+    TIME = auto()
+    READ = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +71,13 @@ class _Entry:
     since: float
     seen: float  # when it was last seen or, while unknown, could last have been
     reads: int
-    read_at: float
+    read_at: tuple[float, ...]
     opened: bool
+
+
+def _all_newer(now: tuple[float, ...], before: tuple[float, ...]) -> bool:
+    """Whether every source was read again; others than before are a beginning."""
+    return len(now) != len(before) or all(n > b for n, b in zip(now, before, strict=True))
 
 
 class Ledger:
@@ -75,7 +90,7 @@ class Ledger:
 
     def __init__(self, first_seen: Mapping[str, Mapping[str, float]] | None = None, now: float = 0.0) -> None:
         self._entries: dict[Key, _Entry] = {
-            (check, subject): _Entry(since=min(since, now), seen=now, reads=0, read_at=-1.0, opened=True)
+            (check, subject): _Entry(since=min(since, now), seen=now, reads=0, read_at=(), opened=True)
             for check, subjects in (first_seen or {}).items()
             for subject, since in subjects.items()
         }
@@ -95,6 +110,7 @@ class Ledger:
         unknown: dict[str, tuple[str, ...]] = {}
         not_applicable: list[str] = []
         pending: list[str] = []
+        again: list[str] = []
         checks = tuple(checks)
         for c in checks:
             if not c.applies(world):
@@ -109,12 +125,15 @@ class Ledger:
             findings[c.name], waiting = self._fold(c, verdict, world.now)
             if waiting:
                 pending.append(c.name)
+            if _Waits.READ in waiting:
+                again.append(c.name)
         return Report(
             checks=checks,
             findings=findings,
             unknown=unknown,
             not_applicable=tuple(not_applicable),
             pending=tuple(pending),
+            again=tuple(again),
             failures=dict(self._failures),
         )
 
@@ -128,22 +147,23 @@ class Ledger:
             self._failures[c.name] += 1
             return Unknown(("internal",))
 
-    def _fold(self, c: Check, verdict: tuple[Finding, ...], now: float) -> tuple[tuple[Open, ...], bool]:
+    def _fold(self, c: Check, verdict: tuple[Finding, ...], now: float) -> tuple[tuple[Open, ...], set[_Waits]]:
         seen = {f.subject: f for f in verdict}
         for key in [k for k in self._entries if k[0] == c.name and k[1] not in seen]:
             del self._entries[key]
         out: list[Open] = []
-        waiting = False
+        waiting: set[_Waits] = set()
         for f in seen.values():
             entry = self._entries.get((c.name, f.subject))
             if entry is None:
                 since = now if f.since is None else min(f.since, now)
-                entry = _Entry(since=since, seen=now, reads=0, read_at=-1.0, opened=False)
-            new_read = f.read_at > entry.read_at
+                entry = _Entry(since=since, seen=now, reads=0, read_at=(), opened=False)
+            read_at = f.read_at if isinstance(f.read_at, tuple) else (f.read_at,)
+            new_read = _all_newer(read_at, entry.read_at)
             reads = entry.reads + 1 if new_read else entry.reads
             opened = entry.opened or (reads >= f.reads and now - entry.since >= f.hold)
             self._entries[c.name, f.subject] = replace(
-                entry, seen=now, reads=reads, read_at=max(f.read_at, entry.read_at), opened=opened
+                entry, seen=now, reads=reads, read_at=read_at if new_read else entry.read_at, opened=opened
             )
             if opened:
                 out.append(
@@ -157,7 +177,7 @@ class Ledger:
                     )
                 )
             else:
-                waiting = True
+                waiting.add(_Waits.TIME if now - entry.since < f.hold else _Waits.READ)
         return tuple(sorted(out, key=lambda o: o.subject)), waiting
 
     def _age(self, check: str, now: float) -> None:

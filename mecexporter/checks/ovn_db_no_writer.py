@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mecexporter.checks.base import Finding, Severity, Unknown, check
-from mecexporter.checks.databases import answering, databases, silent
+from mecexporter.checks.databases import answering, databases, silent, unwanted
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.ovn_db import Model
 from mecexporter.state.world import Role
@@ -13,6 +13,7 @@ from mecexporter.state.world import Role
 if TYPE_CHECKING:
     from mecexporter.checks.base import Verdict
     from mecexporter.state.central import Known
+    from mecexporter.state.ovn_db import DatabaseServer
     from mecexporter.state.world import World
 
 
@@ -36,6 +37,7 @@ def ovn_db_no_writer(world: World) -> Verdict:
         if any(s.writable for s in servers):
             continue
         doubtful = [k.source for k in found if isinstance(k.seen, Fresh) and k.seen.value.writable is None]
+        doubtful += [source for s in servers for source in unwanted(world, s)]
         if not servers or doubtful:
             missing += silent(found) + doubtful
             continue
@@ -43,16 +45,23 @@ def ovn_db_no_writer(world: World) -> Verdict:
             Finding(
                 subject=found[0].subject,
                 summary=f"no server of {db} takes writes: {'; '.join(_words(k) for k in found)}",
-                remedy=(
-                    "if the active is lost for good, promote a standby: ovs-appctl -t <its control socket> "
-                    "ovsdb-server/disconnect-active-ovsdb-server, start ovn-northd there (restart it if it runs: it "
-                    "does not ask again) and move the address; if a cluster lost its quorum, start its members again"
-                ),
+                remedy=_remedy(servers),
                 hold=world.settings.grace_no_writer,
                 read_at=max(k.seen.at for k in found),
             )
         )
     return tuple(findings) if findings or not missing else Unknown(tuple(missing))
+
+
+def _remedy(servers: list[DatabaseServer]) -> str:
+    if any(s.model is Model.CLUSTERED for s in servers):
+        return "start the members of the cluster that are down: it needs more than half of them"
+    standby = min(servers, key=lambda s: s.control is None)  # of several one whose commands can be pasted
+    return (
+        "start the active; if it is lost for good, see that it can't come back by itself and promote a standby: "
+        f"{standby.appctl('ovsdb-server/disconnect-active-ovsdb-server')}, the other database's too; then start "
+        "ovn-northd there (restart it if it runs: it does not ask again) and move the address"
+    )
 
 
 def _words(k: Known) -> str:

@@ -81,8 +81,9 @@ def _of_member(k: Known, *, led: bool) -> Iterator[Finding]:
                 f"{k.server}: {', '.join(m.address for m in lost)}{_left(server, len(lost))}"
             ),
             remedy=(
-                "start the member again; if it is lost for good: ovs-appctl -t <a control socket> cluster/kick "
-                f"{server.db} {lost[0].server_id}, move its old file away and join a new one (ovsdb-tool join-cluster)"
+                "start the member again; if it is lost for good: "
+                f"{server.appctl(f'cluster/kick {server.db} {lost[0].server_id}')}, move its old file away and join a "
+                "new one (ovsdb-tool join-cluster)"
             ),
             reads=2,
             read_at=k.seen.at,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mecexporter.checks.base import Finding, Severity, Unknown, check
-from mecexporter.checks.databases import databases, hidden
+from mecexporter.checks.databases import answering, databases, hidden, unwanted
 from mecexporter.errors import Reason
 from mecexporter.state.central import active_of, servers
 from mecexporter.state.observed import Absent, Fresh
@@ -39,6 +39,7 @@ def ovn_db_replication_down(world: World) -> Verdict:
         ]
         if not down:
             missing += hidden(found)
+            missing += [source for s in answering(found) if s.is_standby for source in unwanted(world, s)]
         findings += [
             Finding(
                 subject=k.subject,
@@ -66,12 +67,19 @@ def _trouble(world: World, server: DatabaseServer) -> str | None:
     if told is not None and (words := _by_itself(told)):
         return words
     if active is None:
-        if told is not None:
-            return f"it can't be asked here at the address that it was told: {told.active}"
-        return "it is not known here whom it replicates: not exactly one server takes writes"
+        return _not_asked(world, server)
     if isinstance(active.seen, Absent) and active.seen.reason is not Reason.PENDING:
         return f"{active.server} does not answer us: {active.seen.why}"
     return None
+
+
+def _not_asked(world: World, server: DatabaseServer) -> str | None:
+    """Why its active is not asked here; None where an operator wants it so."""
+    if server.replication is None:
+        return "it is not known here whom it replicates: not exactly one server takes writes"
+    if unwanted(world, server):
+        return None
+    return f"it can't be asked here at the address that it was told: {server.replication.active}"
 
 
 def _by_itself(told: Replication) -> str | None:

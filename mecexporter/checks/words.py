@@ -20,6 +20,11 @@ def quoted(value: str) -> str:
     return shlex.quote(value)
 
 
+def sql_quoted(value: str) -> str:
+    """A value as a string of SQL."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 def put_back(world: World, origin: str, system_id: str) -> str:
     """The commands that make ``system_id`` the id in force again, given where the present one comes from."""
     value = quoted(system_id)

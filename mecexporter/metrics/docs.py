@@ -14,6 +14,7 @@ from mecexporter.metrics.render import COLLECTOR_SUCCESS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from mecexporter.checks.base import Check
     from mecexporter.metrics.spec import Metric
 
 
@@ -46,7 +47,7 @@ def checks_markdown() -> str:
             " or ".join(c.severities),
             c.title,
             ", ".join(sorted(c.roles)),
-            ", ".join(f"`{s}`" for s in c.sources),
+            _needs(c),
             f"[{alert_name(c.name)}](runbooks/{alert_name(c.name)}.md)",
             c.alert_for,
             ", ".join(f"`{f}`" for f in c.follows),
@@ -54,6 +55,12 @@ def checks_markdown() -> str:
         for c in checks.discover()
     )
     return _page("Checks", ("Check", "Severity", "True when", "Role", "Needs", "Alert", "`for`", "Follows from"), rows)
+
+
+def _needs(c: Check) -> str:
+    """Its sources; of the sets that it may do with, each."""
+    every, *others = [", ".join(f"`{s}`" for s in sources) for sources in (c.sources, *c.either)]
+    return every or " or ".join(others)
 
 
 def catalogue_json() -> str:
@@ -71,6 +78,7 @@ def catalogue_json() -> str:
                 "title": c.title,
                 "roles": sorted(c.roles),
                 "sources": c.sources,
+                "either": c.either,
                 "alert": alert_name(c.name),
                 "alert_for": c.alert_for,
                 "follows": c.follows,

@@ -46,6 +46,7 @@ class Source(ABC, Generic[T]):
         deadline: seconds after which a read is given up.
         retry: seconds to the first read after one that failed, where that is not the interval.
         shared: whether many nodes ask the same server, so that even a refusal is to be asked for ever more seldom.
+        rereads: whether a finding that waits for another read of it is worth one out of turn.
         needs: the sources of whose answers the question is made; not asked before they have said something.
     """
 
@@ -55,6 +56,7 @@ class Source(ABC, Generic[T]):
     deadline: float = 5.0
     retry: float | None = None
     shared: bool = False
+    rereads: bool = False
     needs: tuple[str, ...] = ()
 
     @abstractmethod
@@ -123,6 +125,7 @@ class Supervisor(Generic[T]):
         self._errors: dict[Reason, int] = {}
         self._rounds = 0
         self._last_success: float | None = None
+        self._again = False
 
     def poke(self, world: World) -> None:
         """Look at whether the question has changed, or is to be asked at last; if so it is asked soon."""
@@ -133,6 +136,12 @@ class Supervisor(Generic[T]):
             self._poked.set()
         else:
             self._asked = question
+
+    def again(self) -> None:
+        """Ask soon, out of turn, for a second opinion; never twice between two reads in turn."""
+        if self.source.rereads and not self._again:
+            self._again = True
+            self._poked.set()
 
     async def run(self) -> None:
         """Ask again and again until cancelled."""
@@ -161,6 +170,7 @@ class Supervisor(Generic[T]):
                     pause = self._backoff(failures, duration)
                 self._publish(self.source, outcome, self._status(outcome, duration))
                 stirred = await self._sleep(pause * self._chance.uniform(0.9, 1.1))
+                self._again = self._again and stirred
         finally:
             await self.source.close()
 

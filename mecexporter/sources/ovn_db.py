@@ -10,7 +10,7 @@ import re
 import time
 from collections import deque
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.base import Source
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from mecexporter.state.ovn_db import Raft
     from mecexporter.state.world import World
+
+T = TypeVar("T")
 
 _GLOBALS = {Database.NORTHBOUND: "NB_Global", Database.SOUTHBOUND: "SB_Global"}
 _CFG = ("nb_cfg", "nb_cfg_timestamp", "sb_cfg", "sb_cfg_timestamp", "hv_cfg", "hv_cfg_timestamp")
@@ -80,6 +82,7 @@ class OvnDatabaseSource(Source[DatabaseServer]):
         self._server = server
         self._found = found
         self._client = OvsdbClient(endpoint, tls=tls, deadline=self.deadline)
+        self._control_path = str(control) if control else None
         self._control = UnixctlClient(lambda: control, max_bytes=1 << 20) if control else None
         self._opened: tuple[str, int] | None = None  # by which process, how many
         self._reopened: deque[float] = deque()  # when a read saw that connections had been opened
@@ -98,7 +101,7 @@ class OvnDatabaseSource(Source[DatabaseServer]):
     async def read(self, world: World) -> DatabaseServer:  # noqa: ARG002  # asks the same whatever the World
         """Raises SourceError; ANSWERED_ERROR where the server has no such database."""
         served = await self._served()
-        identity = served.get("sid") or served["_uuid"]
+        identity = self._of(str, "sid", served.get("sid") or served["_uuid"])
         model = _model(served.get("model"), str(self.endpoint))
         seen = await self._globals()
         replication, raft, memory, version, why = None, None, {}, None, None
@@ -125,6 +128,7 @@ class OvnDatabaseSource(Source[DatabaseServer]):
             raft=raft,
             memory=memory,
             version=version,
+            control=self._control_path,
             control_why=why,
         )
 
@@ -145,11 +149,17 @@ class OvnDatabaseSource(Source[DatabaseServer]):
         rows = await self._client.select(str(self.db), _GLOBALS[self.db], _CFG)
         if not rows:
             return None
-        row = rows[0]
+        row = {name: self._of(int, name, value) for name, value in rows[0].items() if name in _CFG}
         times = {
             f"{side}_at": (row.get(f"{side}_timestamp") or 0) / 1000 or None for side in ("nb_cfg", "sb_cfg", "hv_cfg")
         }
         return Globals(nb_cfg=row.get("nb_cfg"), sb_cfg=row.get("sb_cfg"), hv_cfg=row.get("hv_cfg"), **times)
+
+    def _of(self, kind: type[T], name: str, value: object) -> T:
+        """A column's value, if it is of the type that every release's schema gives it."""
+        if type(value) is not kind:  # a bool is an int
+            raise SourceError(Reason.GARBAGE, f"{self.endpoint}: {self.db}: {name} is {value!r:.40}")
+        return value
 
     async def _writable(self, model: Model, served: Mapping[str, Any], replication: Replication | None) -> bool | None:
         match model:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mecexporter.errors import NOBODY
 from mecexporter.state.observed import Fresh
 from mecexporter.state.ovn_db import LOCAL, Database, DatabaseServer, Model
 
@@ -37,17 +38,29 @@ def source_name(db: Database, server: str) -> str:
 def known(world: World, db: Database) -> tuple[Known, ...]:
     """Every server of a database that is asked on this node, each once, ``local`` before other labels of the same."""
     found: list[Known] = []
-    identities: set[str] = set()
+    already: set[tuple[object, ...]] = set()
     prefix = f"{db}@"
     names = [n for n in world.databases if n.startswith(prefix) and n in world.applicable]
     for name in sorted(names, key=lambda n: n != source_name(db, LOCAL)):
-        seen = world.databases[name]
-        if isinstance(seen, Fresh):
-            if seen.value.identity in identities:
-                continue
-            identities.add(seen.value.identity)
-        found.append(Known(name, name.removeprefix(prefix), seen))
+        which = _which(world, name)
+        if which not in already:
+            already.add(which)
+            found.append(Known(name, name.removeprefix(prefix), world.databases[name]))
     return tuple(found)
+
+
+def _which(world: World, source: str) -> tuple[object, ...]:
+    """What two sources have in common that ask one server.
+
+    Of those that get no answer: that one server answered both when they last did, and that they lack it in one way. An
+    address that is silent is not known to be that of a server that answers at another: it may have moved.
+    """
+    seen = world.databases[source]
+    if isinstance(seen, Fresh):
+        return ("answers", seen.value.identity)
+    if (identity := world.identities.get(source)) is not None:
+        return (seen.reason in NOBODY, identity)
+    return ("never answered", source)
 
 
 def servers(world: World, db: Database) -> tuple[DatabaseServer, ...]:
@@ -81,13 +94,10 @@ def by_endpoint(world: World, db: Database, endpoint: str) -> Known | None:
     name = world.endpoints.get((db, endpoint))
     if name is None:
         return None
-    seen = world.databases.get(name)
-    if isinstance(seen, Fresh):
-        same = (
-            k for k in known(world, db) if isinstance(k.seen, Fresh) and k.seen.value.identity == seen.value.identity
-        )
-        return next(same, None)
-    return next((k for k in known(world, db) if k.source == name), None)
+    if name not in world.databases or name not in world.applicable:
+        return None
+    which = _which(world, name)
+    return next((k for k in known(world, db) if _which(world, k.source) == which), None)
 
 
 def active_of(world: World, standby: DatabaseServer) -> Known | None:

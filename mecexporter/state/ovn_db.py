@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -101,6 +102,7 @@ class DatabaseServer:
         raft: the same.
         memory: ``memory/show``: name -> number.
         version: of ovsdb-server.
+        control: the control socket's path, of a server of this host.
         control_why: why the control socket, which is configured, did not tell; None if it did.
     """
 
@@ -117,12 +119,17 @@ class DatabaseServer:
     memory: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     version: str | None = None
     schema_version: str | None = None
+    control: str | None = None
     control_why: str | None = None
 
     @property
     def is_standby(self) -> bool:
         """Whether it is a standalone server that takes no writes: one that replicates another."""
         return self.model is Model.STANDALONE and self.writable is False
+
+    def appctl(self, command: str) -> str:
+        """A command for a terminal on its host; with a gap to fill where its control socket is not known here."""
+        return f"ovs-appctl -t {shlex.quote(self.control) if self.control else '<its control socket>'} {command}"
 
     @property
     def leads(self) -> bool:

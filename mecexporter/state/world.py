@@ -14,13 +14,18 @@ from mecexporter.state.ovn_db import Model  # noqa: TC001  # as Mapping
 if TYPE_CHECKING:
     from mecexporter.errors import Reason
     from mecexporter.state.host import HostFacts
+    from mecexporter.state.openstack import Cell, Port, Provider
     from mecexporter.state.ovn import ChassisLookup, OvnController
     from mecexporter.state.ovn_db import Database, DatabaseServer, Northd, PairSync
     from mecexporter.state.ovs import BridgeFlows, OvsConf, Vswitchd
+    from mecexporter.state.sriov import Links, Nic
 
 
 ENCAPSULATION = ("ovn-encap-ip", "ovn-encap-type")
 """The external_ids without which ovn-controller calls itself connected and writes nothing."""
+
+CELL = "nova@"
+"""What the names of the sources that read Nova's cells begin with (contract)."""
 
 
 class Role(StrEnum):
@@ -41,15 +46,22 @@ class SystemIdPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What an operator may set of how the World is judged (durations in seconds)."""
+    """What an operator may set of how the World is judged (durations in seconds).
+
+    Attributes:
+        device_mappings: physical network -> the PFs' netdevs that lead to it.
+    """
 
     system_id_policy: SystemIdPolicy = SystemIdPolicy.AUTO
     shared_hostnames: frozenset[str] = frozenset()
     grace_identity: float = 120.0
     grace_bridge: float = 30.0
     grace_no_writer: float = 30.0
+    grace_vf_drift: float = 60.0
+    device_mappings: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     findings_limit: int = 100
     disabled_checks: frozenset[str] = frozenset()
+    disabled_sources: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +154,9 @@ class World:
         applicable: the sources that belong to this node's roles and are configured.
         status: by source.
         databases: the servers of OVN's databases, by source.
+        cells: Nova's cell databases, by source.
         endpoints: (database, address) -> the source that asks there.
+        identities: source of a database's server -> the identity of whoever answered it last, in this process.
     """
 
     now: float
@@ -163,11 +177,19 @@ class World:
     northd: Observed[Northd]
     ovn_northbound_sync: Observed[tuple[PairSync, ...]]
     ovn_southbound_sync: Observed[tuple[PairSync, ...]]
+    sysfs: Observed[Nic]
+    links: Observed[Links]
+    neutron: Observed[tuple[Port, ...]]
+    placement: Observed[tuple[Provider, ...]]
+    cells: Mapping[str, Observed[Cell]] = field(default_factory=lambda: MappingProxyType({}))
     databases: Mapping[str, Observed[DatabaseServer]] = field(default_factory=lambda: MappingProxyType({}))
     endpoints: Mapping[tuple[Database, str], str] = field(default_factory=lambda: MappingProxyType({}))
+    identities: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def part(self, source: str) -> Observed[Any]:
-        """What a source last said; its name is the field's, or a key of ``databases``."""
+        """What a source last said; its name is the field's, or a key of ``cells`` or ``databases``."""
+        if source.startswith(CELL):
+            return self.cells[source]
         if "@" in source:
             return self.databases[source]
         value: Observed[Any] | object = getattr(self, source)
@@ -177,8 +199,14 @@ class World:
 
     def with_part(self, source: str, outcome: Observed[Any]) -> World:
         """The same World with what a source said last."""
+        if source.startswith(CELL):
+            return replace(self, cells=MappingProxyType({**self.cells, source: outcome}))
         if "@" in source:
-            return replace(self, databases=MappingProxyType({**self.databases, source: outcome}))
+            world = replace(self, databases=MappingProxyType({**self.databases, source: outcome}))
+            if isinstance(outcome, Fresh) and self.identities.get(source) != outcome.value.identity:
+                known = {**self.identities, source: outcome.value.identity}
+                world = replace(world, identities=MappingProxyType(known))
+            return world
         self.part(source)
         return replace(self, **{source: outcome})  # type: ignore[arg-type]  # part() knows that it is a source's field
 
@@ -214,4 +242,8 @@ def empty_world(now: float, hostname: str, settings: Settings) -> World:
         northd=nothing,
         ovn_northbound_sync=nothing,
         ovn_southbound_sync=nothing,
+        sysfs=nothing,
+        links=nothing,
+        neutron=nothing,
+        placement=nothing,
     )

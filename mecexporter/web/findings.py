@@ -168,6 +168,8 @@ _NO_SOURCES = {
 def _why(source: str, item: SourceItem | None, now: float) -> str:
     if source in _NO_SOURCES:
         return _NO_SOURCES[source]
-    if item is None or item["since"] is None:
-        return f"{source}: {(item and item['why']) or 'it answers, but that does not tell yet'}"
+    if item is None:
+        return f"{source}: it is not asked here; most likely sources.disable names it"
+    if item["since"] is None:
+        return f"{source}: {item['why'] or 'it answers, but that does not tell yet'}"
     return f"{source}: {item['why']}; no answer since {local_time(item['since'])} (for {duration(now - item['since'])})"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 from mecexporter.errors import Reason
 from mecexporter.state.host import HostFacts
 from mecexporter.state.observed import Absent, Fresh
+from mecexporter.state.openstack import Cell
 from mecexporter.web.text import encodable
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def sources_document(view: View) -> SourcesDocument:
     return {
         "hostname": encodable(world.hostname),
         "roles": sorted(world.roles),
-        "sources": [_item(world, source) for source in sorted(parts | world.databases.keys())],
+        "sources": [_item(world, source) for source in sorted(parts | world.databases.keys() | world.cells.keys())],
     }
 
 
@@ -81,6 +82,8 @@ def _item(world: World, source: str) -> SourceItem:
 
 def _gaps(part: Observed[object]) -> str | None:
     """What an answer could not tell, though it is one."""
+    if isinstance(part, Fresh) and isinstance(part.value, Cell) and not part.value.knows_host:
+        return f"it has no nova-compute of host {part.value.asked_for}: host.hostname must be Nova's name of this host"
     if not (isinstance(part, Fresh) and isinstance(part.value, HostFacts)):
         return None
     host = part.value

@@ -7,6 +7,7 @@ import argparse
 import sys
 
 from tests.bench.audit import on_a_pair
+from tests.bench.ledgers import on_a_site
 from tests.bench.measure import all_checks, large_scrape, machine, on_a_node
 from tests.lab.site import PROGRAMS, LabError, require
 
@@ -18,6 +19,7 @@ def main() -> int:
     parser.add_argument(
         "--switches", type=int, default=10_000, help="of ten ports each, audited (default: %(default)s)"
     )
+    parser.add_argument("--hosts", type=int, default=300, help="of a site whose VFs are read (default: %(default)s)")
     options = parser.parse_args()
     try:
         require(PROGRAMS)
@@ -27,6 +29,7 @@ def main() -> int:
     print(f"{machine()}; a lab node with {options.interfaces} VM interfaces, user-space datapath. CPU: of one core.\n")
     rows = [*all_checks(), *large_scrape(), *on_a_node(options.interfaces, options.seconds)]
     rows += on_a_pair(options.switches)
+    rows += on_a_site(options.hosts)
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     print(f"{'what':{widths[0]}}  {'measured':>{widths[1]}}  {'target':{widths[2]}}  how")
     for row in rows:

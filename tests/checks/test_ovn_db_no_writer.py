@@ -56,7 +56,8 @@ def test_the_active_does_not_answer_whatever_the_reason(db: Database, reason: Re
     assert finding.summary == (
         f"no server of {db} takes writes: local is a standby; {address(db, ACTIVE)} does not answer"
     )
-    assert "ovsdb-server/disconnect-active-ovsdb-server" in finding.remedy
+    control = f"/run/ovn/ovn{'nb' if db is NB else 'sb'}_db.ctl"
+    assert f"ovs-appctl -t {control} ovsdb-server/disconnect-active-ovsdb-server" in finding.remedy
     assert finding.hold == world.settings.grace_no_writer
 
 
@@ -70,9 +71,9 @@ def test_all_stand_by(db: Database) -> None:
 @BOTH
 def test_a_member_without_its_cluster(db: Database) -> None:
     world = changed(healthy_member(), source(db), connected=False, writable=False)
-    assert only_finding(ovn_db_no_writer, world).summary == (
-        f"no server of {db} takes writes: local is a member without its cluster"
-    )
+    finding = only_finding(ovn_db_no_writer, world)
+    assert finding.summary == f"no server of {db} takes writes: local is a member without its cluster"
+    assert finding.remedy == "start the members of the cluster that are down: it needs more than half of them"
 
 
 def test_each_database_has_a_finding_of_its_own() -> None:

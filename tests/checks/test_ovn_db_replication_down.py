@@ -51,6 +51,18 @@ def test_a_standby_that_replicates(world: World) -> None:
 
 
 @BOTH
+def test_an_active_that_nobody_is_to_ask(db: Database) -> None:
+    """What the standby says of itself is all that there is: it tells that it does not replicate, not that it does."""
+    asked_nowhere = told(healthy_standby(), db, active="tcp:x.example:1")
+    unwanted = source_name(db, "tcp:x.example:1")
+    world = replace(asked_nowhere, settings=replace(asked_nowhere.settings, disabled_sources=frozenset({unwanted})))
+    assert "it can't be asked here" in only_finding(ovn_db_replication_down, asked_nowhere).summary
+    assert ask(world) == Unknown((unwanted,))
+    says = only_finding(ovn_db_replication_down, told(world, db, active="tcp:x.example:1", reopening=True))
+    assert "again and again" in says.summary
+
+
+@BOTH
 @pytest.mark.parametrize(
     ("says", "trouble"),
     [

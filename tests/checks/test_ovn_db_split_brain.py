@@ -65,7 +65,22 @@ def test_two_writers(db: Database) -> None:
     assert finding.subject == source(db)
     assert finding.summary == f"2 servers of {db} take writes: local, {address(db, STANDBY)}"
     assert "decide which of them is right" in finding.remedy
+    control = f"/run/ovn/ovn{'nb' if db is NB else 'sb'}_db.ctl"
+    assert (
+        "If local is the wrong one: "
+        f"ovs-appctl -t {control} ovsdb-server/set-active-ovsdb-server {address(db, STANDBY)}; "
+        f"ovs-appctl -t {control} ovsdb-server/connect-active-ovsdb-server. "
+    ) in finding.remedy
     assert finding.reads == 2
+
+
+@BOTH
+def test_a_third_host_does_not_know_their_sockets(db: Database) -> None:
+    remedy = only_finding(ovn_db_split_brain, changed(healthy_third(), source(db, STANDBY), writable=True)).remedy
+    assert (
+        "On the host of the wrong one: "
+        "ovs-appctl -t <its control socket> ovsdb-server/set-active-ovsdb-server <the right one>; "
+    ) in remedy
 
 
 def test_both_databases() -> None:
@@ -83,6 +98,24 @@ def test_three_writers_are_one_finding(db: Database) -> None:
 def test_the_standbys_own_host_sees_it_too(db: Database) -> None:
     finding = only_finding(ovn_db_split_brain, changed(healthy_standby(), source(db), writable=True))
     assert finding.summary.endswith(f"local, {address(db, ACTIVE)}")
+
+
+@BOTH
+def test_which_of_them_write_makes_no_new_finding(db: Database) -> None:
+    third = "tcp:third.example:1"
+    world = asked_too(split(db), active_server(db, identity="the third"), third)
+    ledger = Ledger()
+    subjects = set()
+    silent = (None, source(db), source(db, STANDBY), source_name(db, third))
+    for at, lost in enumerate(silent):
+        now = replace(without(world, lost) if lost else world, now=READ + at)
+        subjects |= {f.subject for f in findings(ovn_db_split_brain, now)}
+        for read in (0.0, 0.5):
+            every = {s: Fresh(p.value, READ + at + read) for s, p in now.databases.items() if isinstance(p, Fresh)}
+            report = ledger.advance([ovn_db_split_brain], replace(now, databases={**now.databases, **every}))
+        (found,) = report.findings[ovn_db_split_brain.name]
+        assert found.first_seen == READ
+    assert subjects == {source(db)}
 
 
 @BOTH

@@ -58,6 +58,14 @@ mec_ovn_controller_paused
 mec_ovn_controller_txn_errors_total
 mec_integration_bridge_flows{bridge}
 mec_integration_bridge_nb_cfg{bridge}
+mec_sriov_pf_info{hostname,pf,device,driver,driver_version,firmware_version,eswitch_mode,physical_network,numa_node}
+mec_sriov_vf_capacity{hostname,pf}
+mec_sriov_vf_configured{hostname,pf}
+mec_sriov_vf_state{hostname,pf,state}
+mec_vf_ledger{hostname,pf,ledger,state}
+mec_vf_holder_info{hostname,pf,pci_address,holder}
+mec_vf_claim_info{hostname,pf,pci_address,ledger}
+mec_vf_drift{hostname,pf,kind}
 """
 """As the contract writes them; mecexporter_build_info{version,…} is left open there."""
 
@@ -78,11 +86,33 @@ CHECKS = {
     "ovn_db_replication_down": "warning",
     "ovn_db_split_brain": "critical",
     "ovn_northd_inactive": "critical",
+    "vf_double_booked": "critical",
+    "vf_inventory_mismatch": "warning",
+    "vf_leaked": "warning",
+    "vf_orphan_port": "warning",
+    "vf_portless": "warning",
+    "vf_unrecorded": "warning",
 }
 SOURCES = {
     Role.COMPUTE: {"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host"},
     Role.CENTRAL: {"northd"},
+    Role.API: {"neutron", "nova@", "placement", "sysfs"},
 }
+EITHER = {
+    "vf_double_booked": (("nova@",), ("neutron",)),
+    "vf_inventory_mismatch": (("nova@", "sysfs"), ("placement",)),
+}
+"""Sets of sources of which one is enough."""
+LEDGERS = {
+    "vf_leaked": ("neutron", "nova@"),
+    "vf_portless": ("neutron", "nova@", "sysfs"),
+    "vf_unrecorded": ("nova@", "sysfs"),
+    "vf_orphan_port": ("neutron", "nova@"),
+    "vf_double_booked": (),
+    "vf_inventory_mismatch": (),
+}
+"""Those that a VF check can't do without."""
+PREFIXES = {Role.CENTRAL: ("ovn_db_", "ovn_northd_"), Role.API: ("vf_",)}
 STANDALONE, CLUSTERED = Model.STANDALONE, Model.CLUSTERED
 MODELS = {
     "ovn_db_no_writer": {STANDALONE, CLUSTERED},
@@ -124,10 +154,12 @@ def test_checks_are_the_promised_ones_with_their_severity() -> None:
 @pytest.mark.parametrize("check", discover_checks(), ids=lambda c: c.name)
 def test_a_check_belongs_to_a_role_and_needs_sources_that_there_are(check: Check) -> None:
     (role,) = check.roles
-    assert role is (Role.CENTRAL if check.name.startswith(("ovn_db_", "ovn_northd_")) else Role.COMPUTE)
+    assert role is next((r for r, prefixes in PREFIXES.items() if check.name.startswith(prefixes)), Role.COMPUTE)
     assert set(check.sources) <= SOURCES[role]
+    assert check.sources == LEDGERS.get(check.name, check.sources)
+    assert check.either == EITHER.get(check.name, ())
     assert check.models == MODELS.get(check.name, frozenset())
-    assert check.sources or check.models, "it needs something"
+    assert check.sources or check.models or check.either, "it needs something"
     assert check.sources == tuple(sorted(check.sources))
     assert re.fullmatch(r"\d+[smh]", check.alert_for)
     assert check.title

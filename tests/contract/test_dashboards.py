@@ -16,7 +16,9 @@ from tests.contract import promql
 
 DIRECTORY = Path(build.__file__).parent
 GENERATED = build.dashboards()
-VARIABLES = {"$__rate_interval": "1m", "$__interval": "15s", "$__range": "1h", "$site": ".*", "$instance": ".*"}
+VARIABLES = {"$__rate_interval": "1m", "$__interval": "15s", "$__range": "1h"} | {
+    f"${name}": ".*" for name in ("site", "instance", "hostname", "pf")
+}
 DECLARED = promql.catalogue()
 
 Dashboard = dict[str, Any]

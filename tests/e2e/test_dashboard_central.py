@@ -14,8 +14,9 @@ import yaml
 from dashboards import build
 from mecexporter.metrics.collectors import ovn_db
 from tests.dashview import Drawing, draw
-from tests.e2e.test_databases import QUICK, exclude_a_table, is_well, peers
+from tests.e2e.test_databases import QUICK, is_well, peers
 from tests.faults.link import Link
+from tests.lab import incidents
 from tests.lab.central import CentralExporter, Cluster, Pair
 from tests.lab.monitoring import Service, get
 from tests.waiting import wait_until
@@ -98,7 +99,7 @@ def test_a_pair_in_sync_and_out_of_it(tmp_path: Path) -> None:
                 1,
             ]
 
-            exclude_a_table(pair)
+            incidents.begin(pair, "table-excluded")
             wait_until(lambda: prometheus.query(f"{ovn_db.IN_SYNC.name} == 0"), PATIENCE, "it is found")
             ill = drawn(prometheus, tmp_path / "ill.png")
             assert ill.bad(allow_empty=OF_CLUSTERS) == []

@@ -1,22 +1,27 @@
 """The databases of a site as operators have them: an active host and a standby, or a RAFT cluster; of real daemons.
 
 Each controller host is a network namespace on one bridge, so that a link can be cut without a word and an address can
-move. Its run directory is where an exporter looks: nb.sock, nb.ctl, ovn-northd.pid and so on.
+move. Its directory holds what a real host has in /run/ovn and /var/lib/ovn, by the same names; in a host's shell it is
+there, so that runbooks can be followed to the letter.
 """
 
 from __future__ import annotations
 
+import hashlib
 import http.client
+import ipaddress
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import yaml
 
-from tests.lab.monitoring import Service
+from tests.lab.monitoring import Scraped
 from tests.lab.site import (
     OVN_SHARE,
     SETTLE_TIMEOUT,
@@ -25,7 +30,9 @@ from tests.lab.site import (
     Site,
     environment,
     gone,
+    require,
     run,
+    started,
 )
 from tests.waiting import wait_until
 
@@ -36,11 +43,15 @@ if TYPE_CHECKING:
 DATABASES: tuple[Database, ...] = ("nb", "sb")
 NAMES = {"nb": "OVN_Northbound", "sb": "OVN_Southbound"}
 SECTIONS = {"nb": "northbound", "sb": "southbound"}
+STEMS = {"nb": "ovnnb_db", "sb": "ovnsb_db"}
+"""Of files in /run/ovn and /var/lib/ovn, as ovn-ctl names them."""
 PORTS = {"nb": 6641, "sb": 6642}
 TLS_PORTS = {"nb": 16641, "sb": 16642}
 NETWORK = "172.30.0"
 VIP = f"{NETWORK}.100"
 NOBODY = f"tcp:{NETWORK}.99:6641"
+EXPORTER_PORT = 9746
+OFFICES = ipaddress.IPv4Network("198.18.0.0/15")  # for benchmarks (RFC 2544): nobody's, and not what a VPN uses
 
 
 class Host:
@@ -50,6 +61,7 @@ class Host:
         self.site, self.name = site, name
         self.dir = site.dir / name
         self.netns = site.netns(name)
+        self.index = index
         self.ip = f"{NETWORK}.{index}"
         self.env = environment(site.name) | {"OVS_RUNDIR": str(self.dir), "OVN_RUNDIR": str(self.dir)}
 
@@ -68,6 +80,21 @@ class Host:
         """A command in the host's namespace."""
         return run("ip", "netns", "exec", self.netns, *argv, env=self.env)
 
+    def shell(self, *command: str) -> list[str]:
+        """A command (default: a shell) for whom /run/ovn, /var/lib/ovn and mecexporter are this host's.
+
+        The mounts are in a mount namespace of `ip netns exec`'s and gone with it.
+        """
+        here, paths = shlex.quote(str(self.dir)), "/run/ovn /run/mecexporter /var/lib/ovn"
+        script = (
+            "set -e; mount -t tmpfs none /run; test -d /var/lib/ovn || mount -t tmpfs none /var/lib; "
+            f'mkdir -p {paths}; for at in {paths}; do mount --bind {here} $at; done; cd {here}; exec "$@"'
+        )
+        prompt = f"PS1={self.name}# "
+        nowhere = ("-u", "OVS_RUNDIR", "-u", "OVN_RUNDIR")  # as on a real host
+        return ["ip", "netns", "exec", self.netns, "env", *nowhere, prompt, "bash", "-c", script, "bash",
+                *(command or ("bash", "--norc"))]  # fmt: skip
+
     def cut(self) -> None:
         """Pull the cable at the other end: this host sees nothing, and what is sent goes nowhere."""
         run("ip", "-n", self.site.switch, "link", "set", f"p-{self.name}", "nomaster")
@@ -78,7 +105,13 @@ class Host:
     # Servers
 
     def unix(self, db: Database) -> str:
-        return f"unix:{self.dir}/{db}.sock"
+        return f"unix:{self.dir}/{STEMS[db]}.sock"
+
+    def control(self, db: Database) -> Path:
+        return self.dir / f"{STEMS[db]}.ctl"
+
+    def file(self, db: Database) -> Path:
+        return self.dir / f"{STEMS[db]}.db"
 
     def tcp(self, db: Database) -> str:
         return f"tcp:{self.ip}:{PORTS[db]}"
@@ -88,28 +121,36 @@ class Host:
 
     def start(self, db: Database, *options: str) -> None:
         """`--sync-from=…` makes it a standby; a file that is not there is made."""
-        file = self.dir / f"{db}.db"
+        file = self.file(db)
         if not file.exists():
             run("ovsdb-tool", "create", file, OVN_SHARE / f"ovn-{db}.ovsschema")
         tls = [f"--remote=pssl:{TLS_PORTS[db]}", *self.site.tls_options("server")] if self.site.tls else []
         self.execute(
-            "ovsdb-server", "--detach", "--no-chdir", f"--pidfile={self.dir}/{db}.pid",
-            f"--unixctl={self.dir}/{db}.ctl", f"--log-file={self.dir}/{db}.log", "-vconsole:off",
-            f"--remote=punix:{self.dir}/{db}.sock",
-            f"--remote=ptcp:{PORTS[db]}", *tls, *options, file,
+            "ovsdb-server", *self._server_options(db), f"--remote=ptcp:{PORTS[db]}", *tls, *options, file,
         )  # fmt: skip
 
     def start_relay(self, db: Database, source: str) -> None:
         """A server that keeps nothing and passes all on to `source`."""
-        self.execute(
-            "ovsdb-server", "--detach", "--no-chdir", f"--pidfile={self.dir}/{db}.pid",
-            f"--unixctl={self.dir}/{db}.ctl", f"--log-file={self.dir}/{db}.log", "-vconsole:off",
-            f"--remote=punix:{self.dir}/{db}.sock", f"relay:{NAMES[db]}:{source}",
-        )  # fmt: skip
+        self.execute("ovsdb-server", *self._server_options(db), f"relay:{NAMES[db]}:{source}")
+
+    def _server_options(self, db: Database) -> list[str]:
+        return ["--detach", "--no-chdir", f"--pidfile={self.pidfile(db)}", f"--unixctl={self.control(db)}",
+                f"--log-file={self.dir}/ovsdb-server-{db}.log", "-vconsole:off",
+                f"--remote=p{self.unix(db)}"]  # fmt: skip
+
+    def pidfile(self, daemon: str) -> Path:
+        """daemon: nb, sb or ovn-northd."""
+        return self.dir / f"{STEMS.get(daemon, daemon)}.pid"
 
     def pid(self, daemon: str) -> int:
-        """daemon: nb, sb or ovn-northd."""
-        return int((self.dir / f"{daemon}.pid").read_text())
+        """LabError if it was never started or ended by itself."""
+        try:
+            return int(self.pidfile(daemon).read_text())
+        except FileNotFoundError:
+            raise LabError(f"{daemon} of {self.name} is not running") from None
+
+    def running(self, daemon: str) -> bool:
+        return self.pidfile(daemon).exists() and started(self.pid(daemon)) is not None
 
     def kill(self, *daemons: str) -> None:
         for daemon in daemons:
@@ -125,8 +166,9 @@ class Host:
         os.kill(self.pid(daemon), signal.SIGCONT)
 
     def appctl(self, daemon: str, *args: str) -> str:
-        name = f"{daemon}.{self.pid(daemon)}.ctl" if daemon == "ovn-northd" else f"{daemon}.ctl"
-        return run("ovs-appctl", "--timeout=5", f"--target={self.dir}/{name}", *args, env=self.env)
+        northd = daemon == "ovn-northd"
+        control = self.dir / (f"{daemon}.{self.pid(daemon)}.ctl" if northd else f"{STEMS[daemon]}.ctl")
+        return run("ovs-appctl", "--timeout=5", f"--target={control}", *args, env=self.env)
 
     def promote(self, *dbs: Database) -> None:
         for db in dbs:
@@ -137,26 +179,36 @@ class Host:
         self.appctl(db, "ovsdb-server/connect-active-ovsdb-server")
 
     def start_northd(self) -> None:
+        """If a second one is started, it stands by: the lock is the Southbound server's."""
         self.execute(
             "ovn-northd", "--detach", "--no-chdir", f"--pidfile={self.dir}/ovn-northd.pid", "-vconsole:off",
             f"--log-file={self.dir}/ovn-northd.log", f"--ovnnb-db={self.site.northd_nb(self)}",
             f"--ovnsb-db={self.site.northd_sb(self)}",
         )  # fmt: skip
 
+    def stop_northd(self) -> None:
+        """If it runs: somebody may have done it by hand."""
+        if not self.running("ovn-northd"):
+            return
+        pid = self.pid("ovn-northd")
+        self.appctl("ovn-northd", "exit")
+        wait_until(lambda: gone(pid), SETTLE_TIMEOUT, f"ovn-northd of {self.name} ends")
+
     def nbctl(self, *args: str) -> str:
         return run("ovn-nbctl", "--timeout=10", "--no-leader-only", f"--db={self.unix('nb')}", *args, env=self.env)
 
-    def dump(self, db: Database, table: str) -> str:
-        return run("ovsdb-client", "--timeout=10", "dump", self.unix(db), NAMES[db], table, env=self.env)
+    def dump(self, db: Database, *table: str) -> str:
+        """Of all tables if none is named."""
+        return run("ovsdb-client", "--timeout=10", "dump", self.unix(db), NAMES[db], *table, env=self.env)
 
 
 class Central(Site):
     """Hosts on one switch; `with Pair() as pair:` and `with Cluster() as cluster:` give them running."""
 
-    def __init__(self, names: Sequence[str], *, tls: bool = False) -> None:
-        super().__init__()
+    def __init__(self, names: Sequence[str], name: str | None, *, tls: bool = False) -> None:
+        super().__init__(name)
         self.nodes = {}
-        self.tls = tls
+        self.tls = tls or (self.dir / "ca.key").exists()  # of a lab that another process has started
         self.switch = self.netns("switch")
         self.hosts = {name: Host(self, name, index) for index, name in enumerate(names, start=1)}
 
@@ -186,7 +238,43 @@ class Central(Site):
     def start_daemons(self) -> None:
         raise NotImplementedError
 
+    def open_office(self) -> dict[str, str]:
+        """Lets this machine itself reach the hosts, as a Prometheus elsewhere would: their names and addresses.
+
+        The network is one that is free here: several labs may run. It goes with the switch's namespace.
+        """
+        taken = re.findall(r"inet (198\.1[89]\.\d+)\.", run("ip", "-4", "addr"))
+        blocks = list(OFFICES.subnets(new_prefix=24))
+        first = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4], "big") % len(blocks)
+        networks = (str(block.network_address).rpartition(".")[0] for block in blocks[first:] + blocks[:first])
+        network = next(n for n in networks if n not in taken)
+        device = f"mec{self.name}"  # 15 characters at most
+        run("ip", "link", "add", device, "type", "veth", "peer", "name", "p-office", "netns", self.switch)
+        run("ip", "-n", self.switch, "link", "set", "p-office", "master", "br0", "up")
+        run("ip", "addr", "add", f"{network}.254/24", "dev", device)
+        run("ip", "link", "set", device, "up")
+        found = {}
+        for host in self.hosts.values():
+            found[host.name] = f"{network}.{host.index}"
+            run("ip", "-n", host.netns, "addr", "add", f"{found[host.name]}/24", "dev", "eth0")
+        return found
+
+    def exporters(self, addresses: Mapping[str, str]) -> dict[str, CentralExporter]:
+        """One for each host, configured as an operator would, listening at these addresses."""
+        return {
+            name: CentralExporter(host, self.sections(host), **self.tls_section(host)).at(addresses[name])
+            for name, host in self.hosts.items()
+        }
+
+    def sections(self, host: Host) -> dict[Database, dict[str, object]]:
+        """Of each database in the configuration of a host's exporter, beyond its own server's."""
+        raise NotImplementedError
+
+    def tls_section(self, host: Host) -> dict[str, dict[str, object]]:  # noqa: ARG002  # most need none
+        return {}
+
     def _make_certificates(self) -> None:
+        require({"openssl": "openssl"})
         days = ("-days", "30", "-nodes")
         run("openssl", "req", "-x509", "-newkey", "rsa:2048", *days, "-subj", "/CN=lab CA",
             "-keyout", self.dir / "ca.key", "-out", self.dir / "ca.crt")  # fmt: skip
@@ -212,14 +300,16 @@ class Central(Site):
 class Pair(Central):
     """`ca` is active and runs northd; `cb` replicates both databases and runs none. `cc` is a host without servers."""
 
-    def __init__(self, *, tls: bool = False) -> None:
-        super().__init__(("ca", "cb", "cc"), tls=tls)
+    kind: ClassVar[str] = "pair"
+
+    def __init__(self, name: str | None = None, *, tls: bool = False) -> None:
+        super().__init__(("ca", "cb", "cc"), name, tls=tls)
         self.ca, self.cb, self.cc = self.hosts.values()
 
     def start_daemons(self) -> None:
         for db in DATABASES:
             self.ca.start(db)
-        run("ip", "-n", self.ca.netns, "addr", "add", f"{VIP}/24", "dev", "eth0")
+        self.give_address(self.ca)
         self.ca.nbctl("init", "--", "ls-add", "net0", "--", "lsp-add", "net0", "vm1")
         run("ovn-sbctl", "--timeout=10", f"--db={self.ca.unix('sb')}", "init", env=self.env)
         self.ca.start_northd()
@@ -230,17 +320,40 @@ class Pair(Central):
             lambda: "net0" in self.cb.dump("sb", "Datapath_Binding"), SETTLE_TIMEOUT, "northd's work has arrived"
         )
 
-    def move_address(self) -> None:
-        """The clients' address from ca to cb."""
-        run("ip", "-n", self.ca.netns, "addr", "del", f"{VIP}/24", "dev", "eth0")
-        run("ip", "-n", self.cb.netns, "addr", "add", f"{VIP}/24", "dev", "eth0")
+    def take_address(self) -> None:
+        """The clients' address from whoever has it."""
+        for host in self.hosts.values():
+            if f" {VIP}/" in run("ip", "-n", host.netns, "addr", "show", "dev", "eth0"):
+                run("ip", "-n", host.netns, "addr", "del", f"{VIP}/24", "dev", "eth0")
+
+    def give_address(self, host: Host) -> None:
+        """And let the others know, as a cluster manager does by gratuitous ARP: they remember who had it before."""
+        run("ip", "-n", host.netns, "addr", "add", f"{VIP}/24", "dev", "eth0")
+        for other in self.hosts.values():
+            run("ip", "-n", other.netns, "neigh", "flush", "to", VIP)
+
+    def sections(self, host: Host) -> dict[Database, dict[str, object]]:
+        """`cc` has no server and asks both over TLS; the others list each other, and themselves."""
+        if host is self.cc and self.tls:
+            return {db: {"database": self.ca.ssl(db), "peers": [self.cb.ssl(db)]} for db in DATABASES}
+        if host is self.cc:
+            return {db: {"database": self.ca.tcp(db), "peers": [self.cb.tcp(db)]} for db in DATABASES}
+        return {db: {"peers": [self.ca.tcp(db), self.cb.tcp(db)]} for db in DATABASES}
+
+    def tls_section(self, host: Host) -> dict[str, dict[str, object]]:
+        if host is not self.cc or not self.tls:
+            return {}
+        files = {"private_key": "client.key", "certificate": "client.crt", "ca_certificate": "ca.crt"}
+        return {"ovn": {"tls": {key: f"{self.dir}/{file}" for key, file in files.items()}}}
 
 
 class Cluster(Central):
     """Three members of both databases; northd on the first."""
 
-    def __init__(self) -> None:
-        super().__init__(("s1", "s2", "s3"))
+    kind: ClassVar[str] = "cluster"
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(("s1", "s2", "s3"), name)
 
     def raft(self, host: Host, db: Database) -> str:
         return f"tcp:{host.ip}:{PORTS[db] + 2}"
@@ -254,7 +367,7 @@ class Cluster(Central):
     def start_daemons(self) -> None:
         first, *others = self.hosts.values()
         for db in DATABASES:
-            file = first.dir / f"{db}.db"
+            file = first.file(db)
             run("ovsdb-tool", "create-cluster", file, OVN_SHARE / f"ovn-{db}.ovsschema", self.raft(first, db))
             first.start(db)
             for host in others:
@@ -265,10 +378,19 @@ class Cluster(Central):
     def join(self, host: Host, db: Database) -> None:
         """Make an empty member of a host, by the first."""
         first = next(iter(self.hosts.values()))
-        file = host.dir / f"{db}.db"
-        run("ovsdb-tool", "join-cluster", file, NAMES[db], self.raft(host, db), self.raft(first, db))
+        run("ovsdb-tool", "join-cluster", host.file(db), NAMES[db], self.raft(host, db), self.raft(first, db))
         host.start(db)
         run("ovsdb-client", "--timeout=20", "wait", host.unix(db), NAMES[db], "connected", env=self.env)
+
+    def kick(self, host: Host, db: Database) -> None:
+        """Take a member out of the cluster's list, by the first."""
+        first = next(iter(self.hosts.values()))
+        status = first.appctl(db, "cluster/status", NAMES[db])
+        [lost] = re.findall(rf"\((\w+) at {self.raft(host, db)}\)", status)
+        first.appctl(db, "cluster/kick", NAMES[db], lost)
+
+    def sections(self, host: Host) -> dict[Database, dict[str, object]]:  # noqa: ARG002  # each member tells of all
+        return {}
 
 
 def replicates(host: Host, db: Database) -> bool:
@@ -276,7 +398,7 @@ def replicates(host: Host, db: Database) -> bool:
     return "replicating" in host.appctl(db, "ovsdb-server/sync-status")
 
 
-class CentralExporter(Service):
+class CentralExporter(Scraped):
     """The exporter of a controller host, in its namespace; asked by its local socket."""
 
     def __init__(
@@ -285,19 +407,27 @@ class CentralExporter(Service):
         """`databases`: the sections of each, beyond the host's own sockets; `sections`: further ones."""
         super().__init__(host.site, f"exporter-{host.name}")
         self.host = host
+        self.instance = host.name
+        self.url = f"http://127.0.0.1:{EXPORTER_PORT}"
         self.config = host.dir / "mecexporter.yaml"
         self.socket = host.dir / "api.sock"
         ovn: dict[str, object] = {"run_dir": str(host.dir)}
         for db in DATABASES:
-            own = {"database": host.unix(db), "control": f"{host.dir}/{db}.ctl"}
+            own = {"database": host.unix(db), "control": str(host.control(db))}
             ovn[SECTIONS[db]] = own | dict(databases.get(db, {}))
         base: dict[str, Mapping[str, object]] = {
-            "web": {"local_socket": str(self.socket), "listen": "127.0.0.1:9746"},
+            "web": {"local_socket": str(self.socket), "listen": self.address},
             "ovs": {"database": f"unix:{host.dir}/db.sock", "run_dir": str(host.dir)},
             "ovn": ovn,
             "host": {"state_dir": str(host.dir / "state"), "hostname": host.name},
         }
         self.settings = {n: dict(base.get(n, {})) | dict(sections.get(n, {})) for n in base.keys() | sections.keys()}
+
+    def at(self, address: str) -> Self:
+        """The same, listening at an address that others reach."""
+        self.url = f"http://{address}:{EXPORTER_PORT}"
+        self.settings["web"]["listen"] = self.address
+        return self
 
     def command(self) -> list[str | Path]:
         (self.host.dir / "state").mkdir(exist_ok=True)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tests.lab.site import SETTLE_TIMEOUT, LabError, Node, run
+from tests.lab.central import Cluster, Pair
+from tests.lab.failover import CLUSTER, PAIR, Stage
+from tests.lab.site import SETTLE_TIMEOUT, LabError, Node, Site, run
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from tests.lab.site import Daemon, Site
+    from tests.lab.site import Daemon
 
 Memory = dict[str, str]  # what the repair must know of how things were
 
@@ -37,36 +39,96 @@ class Incident:
     pings: bool | None
 
 
-def begin(site: Site, name: str, node: str = "c1") -> None:
-    """Brings an incident about; LabError if it is unknown, under way already, or the node is none of ours."""
-    path = _memory(site, name)
-    if path.exists():
+def begin(site: Site, name: str, node: str | None = None) -> None:
+    """Brings an incident about; LabError if there is none such here, it is under way already, or is not its turn.
+
+    node: a compute node; default: c1.
+    """
+    found = find(name)
+    _belongs(site, name)
+    under_way = _under_way(site)
+    if name in under_way:
         raise LabError(f"incident {name} is under way already; repair it first")
+    if isinstance(found, Stage):
+        if node is not None:
+            raise LabError(f"incident {name} is of a whole site, not of a node")
+        _begin_stage(site, name, found, list(under_way))
+        return
+    node = node or "c1"
     if node not in site.nodes:
         raise LabError(f"no node is named {node}; there are {', '.join(site.nodes)}")
-    memory = find(name).break_(site.nodes[node])
-    path.write_text(json.dumps({"node": node, "memory": memory}))
+    memory = found.break_(site.nodes[node])
+    _keep(site, under_way | {name: {"node": node, "memory": memory}})
 
 
 def end(site: Site, name: str) -> None:
     """Does what an operator would do about it, and has not done already; LabError if that incident is not under way."""
-    incident, path = find(name), _memory(site, name)
-    if not path.exists():
+    found = find(name)
+    _belongs(site, name)
+    under_way = _under_way(site)
+    if name not in under_way:
         raise LabError(f"incident {name} is not under way here")
-    state = json.loads(path.read_text())
-    incident.repair(site.nodes[state["node"]], state["memory"])
-    path.unlink()
+    if isinstance(found, Stage):
+        _end_stage(site, name, found, list(under_way))
+        return
+    found.repair(site.nodes[under_way[name]["node"]], under_way[name]["memory"])
+    _keep(site, {other: what for other, what in under_way.items() if other != name})
 
 
-def find(name: str) -> Incident:
+def find(name: str) -> Incident | Stage[Any]:
+    for catalogue in CATALOGUES.values():
+        if name in catalogue:
+            return catalogue[name]
+    every = ", ".join(name for catalogue in CATALOGUES.values() for name in catalogue)
+    raise LabError(f"no incident is named {name}; there are {every}")
+
+
+def _belongs(site: Site, name: str) -> None:
+    if name not in CATALOGUES[site.kind]:
+        kind = next(kind for kind, catalogue in CATALOGUES.items() if name in catalogue)
+        raise LabError(
+            f"incident {name} is of a site of the kind {kind}, and lab {site.name} is of the kind {site.kind}; start "
+            f"one: make demo{'' if kind == Site.kind else f' SITE={kind}'}"
+        )
+
+
+def _begin_stage(site: Site, name: str, stage: Stage[Any], under_way: list[str]) -> None:
+    last = under_way[-1] if under_way else None
+    if stage.after is not None and stage.after != last:
+        raise LabError(f"incident {name} comes right after {stage.after}; under way now: {_listed(under_way)}")
+    if stage.after is None and under_way:
+        raise LabError(f"incident {name} wants a site that is well; under way now: {_listed(under_way)}")
+    stage.break_(site)
+    _keep(site, {key: {} for key in [*under_way, name]})
+
+
+def _end_stage(site: Site, name: str, stage: Stage[Any], under_way: list[str]) -> None:
+    if under_way[-1] != name:
+        raise LabError(f"{under_way[-1]} came after {name}: repair {under_way[-1]} first")
+    stage.repair(site)
+    left = under_way[:-1] if stage.leaves is None else stage.leaves
+    _keep(site, {key: {} for key in left})
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _under_way(site: Site) -> dict[str, dict[str, Any]]:
+    """By name, in the order in which they began."""
     try:
-        return INCIDENTS[name]
-    except KeyError:
-        raise LabError(f"no incident is named {name}; there are {', '.join(INCIDENTS)}") from None
+        found: dict[str, dict[str, Any]] = json.loads(_record(site).read_text())
+    except FileNotFoundError:
+        return {}
+    return found
 
 
-def _memory(site: Site, name: str) -> Path:
-    return site.dir / f"incident-{name}.json"
+def _keep(site: Site, under_way: dict[str, dict[str, Any]]) -> None:
+    _record(site).write_text(json.dumps(under_way))
+
+
+def _record(site: Site) -> Path:
+    return site.dir / "incidents.json"
 
 
 # The system-id
@@ -428,3 +490,10 @@ INCIDENTS = {
     "ovsctl-no-system-id": Incident("Open vSwitch is restarted without --system-id: an empty id",
                                     _start_without_id, _restart_ovs, pings=True),
 }  # fmt: skip
+
+CATALOGUES: dict[str, Mapping[str, Incident | Stage[Any]]] = {
+    Site.kind: INCIDENTS,
+    Pair.kind: PAIR,
+    Cluster.kind: CLUSTER,
+}
+"""By the kind of site that they befall."""

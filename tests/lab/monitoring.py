@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import yaml
 
@@ -23,7 +23,7 @@ from tests.lab.site import CALL_TIMEOUT, PROGRAMS, SETTLE_TIMEOUT, LabError, env
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tests.lab.site import Node, Site
 
@@ -101,13 +101,31 @@ class Service:
         return self.process.wait(SETTLE_TIMEOUT)
 
 
-class Exporter(Service):
+class Scraped(Service):
+    """An exporter, as Prometheus and people find it.
+
+    config: its file. instance: the host's name. address: host:port of its listener.
+    """
+
+    config: Path
+    instance: str
+
+    @property
+    def address(self) -> str:
+        return self.url.removeprefix("http://")
+
+
+E = TypeVar("E", bound=Scraped)
+
+
+class Exporter(Scraped):
     """The exporter of one node, outside its namespace: all that it asks are Unix sockets, files and /proc."""
 
     def __init__(self, node: Node, **sections: Mapping[str, object]) -> None:
         """`sections` of the configuration: what they set goes before the lab's own paths and the defaults."""
         super().__init__(node.site, f"exporter-{node.name}")
         self.node = node
+        self.instance = node.hostname
         self.roles: str | list[str] = "auto"
         self.config = node.dir / "mecexporter.yaml"
         paths: dict[str, dict[str, object]] = {
@@ -230,7 +248,7 @@ class Prometheus(Service):
     def __init__(
         self,
         site: Site,
-        exporters: list[Exporter],
+        exporters: Sequence[Scraped],
         alertmanager: Alertmanager,
         *,
         interval: int = 5,
@@ -247,8 +265,8 @@ class Prometheus(Service):
             (rules / source.name).write_text(self._rules(source))
         targets = [
             {
-                "targets": [f"127.0.0.1:{exporter.port}"],
-                "labels": {"instance": exporter.node.hostname, "site": self.site.name},
+                "targets": [exporter.address],
+                "labels": {"instance": exporter.instance, "site": self.site.name},
             }
             for exporter in self._exporters
         ]
@@ -297,28 +315,38 @@ class Prometheus(Service):
         return result
 
 
-class Monitoring:
-    """All of it for one site."""
+class Watch(Generic[E]):
+    """Exporters, and what scrapes them and passes their alerts on."""
 
-    def __init__(
-        self, site: Site, *, interval: int = 5, impatient: bool = False, **sections: Mapping[str, object]
-    ) -> None:
-        """`interval` and `impatient` as of Prometheus, `sections` as of each exporter."""
+    def __init__(self, site: Site, exporters: Mapping[str, E], *, interval: int = 5, impatient: bool = False) -> None:
+        """`interval` and `impatient` as of Prometheus."""
         self.receiver = Receiver()
-        self.exporters = {name: Exporter(node, **sections) for name, node in site.nodes.items()}
+        self.exporters = exporters
         self.alertmanager = Alertmanager(site, self.receiver)
         self.prometheus = Prometheus(
-            site, list(self.exporters.values()), self.alertmanager, interval=interval, impatient=impatient
+            site, list(exporters.values()), self.alertmanager, interval=interval, impatient=impatient
         )
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(self.receiver)
-            for service in (*self.exporters.values(), self.alertmanager, self.prometheus):
+            services: tuple[Service, ...] = (*self.exporters.values(), self.alertmanager, self.prometheus)
+            for service in services:
                 stack.enter_context(service)
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+
+class Monitoring(Watch[Exporter]):
+    """All of it for a site of compute nodes."""
+
+    def __init__(
+        self, site: Site, *, interval: int = 5, impatient: bool = False, **sections: Mapping[str, object]
+    ) -> None:
+        """`interval` and `impatient` as of Prometheus, `sections` as of each exporter."""
+        exporters = {name: Exporter(node, **sections) for name, node in site.nodes.items()}
+        super().__init__(site, exporters, interval=interval, impatient=impatient)

@@ -262,7 +262,7 @@ class OpenStack(Site):
         } | {name: config.NOVA.format(database=url, **values) for name, url in cells.items()}
         for name, text in files.items():
             (self.dir / name).write_text(text)
-        self.env |= {
+        self.env = {name: value for name, value in self.env.items() if not name.startswith("PYTHON")} | {
             "TMPDIR": str(self.dir),  # Neutron leaves a file there
             "OS_NOVA_DISABLE_EVENTLET_PATCHING": "1",  # its objects are used by a plain program
         }

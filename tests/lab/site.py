@@ -18,7 +18,7 @@ import subprocess
 import threading
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypedDict
 
 from tests.waiting import wait_until
 
@@ -317,6 +317,8 @@ class Node:
 class Site:
     """One lab. `with Site() as site:` gives it running, vm1 on c1 and vm2 on c2 having reached each other."""
 
+    kind: ClassVar[str] = "compute"
+
     def __init__(self, name: str | None = None, *, vms: bool = True) -> None:
         self.name = name or secrets.token_hex(3)
         if not re.fullmatch("[a-z0-9]{1,12}", self.name):
@@ -333,8 +335,11 @@ class Site:
     @classmethod
     def attach(cls, name: str) -> Self:
         """A running lab of this machine, started by whichever process; LabError if there is none of that name."""
+        state = read_state(name)
+        if state["kind"] != cls.kind:
+            raise LabError(f"lab {name} is a site of the kind {state['kind']}, not {cls.kind}")
         site = cls(name)
-        site.vms = {vm.name: vm for vm in read_state(name)["vms"]}
+        site.vms = {vm.name: vm for vm in state["vms"]}
         return site
 
     def __enter__(self) -> Self:
@@ -460,17 +465,18 @@ class Site:
         if path.exists():
             state = read_state(self.name) | {"vms": vms}
         else:
-            state = State(owner=os.getpid(), since=started(os.getpid()), vms=vms)
+            state = State(owner=os.getpid(), since=started(os.getpid()), kind=self.kind, vms=vms)
         scratch = path.with_suffix(".tmp")
         scratch.write_text(json.dumps(state))
         scratch.replace(path)
 
 
 class State(TypedDict):
-    """state.json: the process that made the lab, when that process started, and the lab's VMs."""
+    """state.json: the process that made the lab, when that process started, the lab's kind, and its VMs."""
 
     owner: int
     since: int | None
+    kind: str
     vms: list[Vm]
 
 

@@ -18,6 +18,8 @@ import pytest
 
 from tests.lab import incidents
 from tests.lab.__main__ import main
+from tests.lab.central import DATABASES, NAMES, VIP, Cluster, Host, Pair, replicates
+from tests.lab.failover import CLUSTER, northd
 from tests.lab.monitoring import Monitoring, get
 from tests.lab.site import MARK, PREFIX, ROOT, LabError, Node, Site, down, processes, run, sweep
 from tests.waiting import wait_until
@@ -35,6 +37,12 @@ SECONDS = 20
 def site() -> Iterator[Site]:
     with Site() as site:
         yield site
+
+
+@pytest.fixture(scope="class")
+def pair() -> Iterator[Pair]:
+    with Pair() as pair:
+        yield pair
 
 
 @pytest.fixture
@@ -85,7 +93,7 @@ def test_a_site_without_vms_is_whole() -> None:
 
 @pytest.mark.parametrize("name", incidents.INCIDENTS)
 def test_an_incident_breaks_what_it_says_and_its_repair_mends_it(site: Site, name: str) -> None:
-    node, expected = site.nodes["c1"], incidents.find(name)
+    node, expected = site.nodes["c1"], incidents.INCIDENTS[name]
     incidents.begin(site, name)
     wait_until(lambda: EVIDENCE[name](node), SECONDS, expected.what)
     wait_until(lambda: site.ping("vm1", "vm2") is expected.pings, SECONDS, f"pings: {expected.pings}")
@@ -144,6 +152,168 @@ def test_the_demo_ends_without_a_trace(demo_log: Path, name: str, number: signal
         process.send_signal(number)
         assert process.wait(SECONDS) == 0, demo_log.read_text()
         assert_nothing_left(name)
+
+
+@pytest.mark.parametrize(("kind", "hosts"), [("pair", ("ca", "cb", "cc")), ("cluster", ("s1", "s2", "s3"))])
+def test_a_demo_of_a_control_plane(demo_log: Path, name: str, kind: str, hosts: tuple[str, ...]) -> None:
+    with demo(demo_log, "--site", kind, "--name", name) as process:
+        printed = demo_log.read_text()
+        assert f"make incident LAB={name} NAME={'F1' if kind == 'pair' else 'R1'}" in printed
+        commands = re.findall(r"(?:curl|amtool|OVN_RUNDIR=|ovs-appctl|ip netns exec) ?.*", printed)
+        assert len(commands) == {"pair": 10, "cluster": 11}[kind], printed
+        shells = re.findall(r"LAB=.* shell .*", printed)
+        assert len(shells) == 3, printed
+        checks = [f"{shell} mecexporter check" for shell in shells]
+        runbook = [
+            "ovs-appctl -t /run/ovn/ovnnb_db.ctl ovsdb-server/sync-status",
+            "ovs-appctl -t /run/ovn/ovnsb_db.ctl memory/show",
+            "ovn-appctl -t ovn-northd status",
+            "ovn-nbctl ls-list",
+        ]
+        commands += [f"{shells[0]} {command}" for command in runbook]
+        for command in commands:
+            done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=SECONDS, check=False)
+            assert done.returncode == 0, (command, done.stderr)
+        for command, host in zip(checks, hosts, strict=True):
+            wait_until(lambda: f"{host}: all is well" in said(command), 2 * SECONDS, f"{host} is well")  # noqa: B023  # called here
+        prometheus = re.findall(r"Prometheus: (http://[^/]+)", printed)[0]
+        wait_until(lambda: scraped(prometheus) == {(host, name) for host in hosts}, SECONDS, "all are scraped")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 0, demo_log.read_text()
+        assert_nothing_left(name)
+        wait_until(lambda: f"mec{name}" not in run("ip", "link"), SECONDS, "no device is left either")
+
+
+def said(command: str) -> str:
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=SECONDS, check=False).stdout
+
+
+def scraped(prometheus: str) -> set[tuple[str, str]]:
+    """The hosts that are, with their site."""
+    up = json.loads(get(f"{prometheus}/api/v1/query?query=up==1") or '{"data":{"result":[]}}')["data"]["result"]
+    return {(of["metric"]["instance"], of["metric"]["site"]) for of in up}
+
+
+class TestPair:
+    """What each incident does to the exporters' findings is tests/e2e's; here, that a person can play it."""
+
+    def test_the_stages_come_in_their_order_and_the_repair_of_the_last_ends_them_all(self, pair: Pair) -> None:
+        def refused(words: str, name: str, *, end: bool = False) -> bool:
+            with pytest.raises(LabError, match=words):
+                (incidents.end if end else incidents.begin)(pair, name)
+            return True
+
+        assert refused("incident F2 comes right after F1; under way now: none", "F2")
+        incidents.begin(pair, "F1")
+        assert refused("incident F1 is under way already", "F1")
+        assert refused("incident F3 comes right after F2; under way now: F1", "F3")
+        assert refused("incident northd-paused wants a site that is well; under way now: F1", "northd-paused")
+        incidents.begin(pair, "F2")
+        assert refused("F2 came after F1: repair F2 first", "F1", end=True)
+        for stage in ("F3", "F4", "F5"):
+            incidents.begin(pair, stage)
+        assert [northd(host) for host in (pair.ca, pair.cb)] == ["standby", "active"]
+        assert well(pair, active=pair.cb)
+        incidents.end(pair, "F5")
+        assert refused("incident F1 is not under way here", "F1", end=True)
+        assert well(pair, active=pair.ca)
+
+    def test_each_stage_can_be_taken_back(self, pair: Pair) -> None:
+        for stage in ("F1", "F2", "F3", "F4"):
+            incidents.begin(pair, stage)
+        for stage in ("F4", "F3", "F2", "F1"):
+            incidents.end(pair, stage)
+        assert well(pair, active=pair.ca)
+
+    def test_from_wrong_turns_too(self, pair: Pair) -> None:
+        incidents.begin(pair, "F1")
+        incidents.begin(pair, "F2-northd-first")
+        assert northd(pair.cb) == "standby"
+        incidents.end(pair, "F2-northd-first")
+        assert northd(pair.cb) == "active"
+        incidents.begin(pair, "F4")
+        incidents.begin(pair, "F5-second-active")
+        assert [northd(host) for host in (pair.ca, pair.cb)] == ["active", "active"]
+        incidents.end(pair, "F5-second-active")
+        assert well(pair, active=pair.cb)
+        incidents.end(pair, "F5")
+        assert well(pair, active=pair.ca)
+
+    def test_a_repair_after_the_operators_own(self, pair: Pair) -> None:
+        incidents.begin(pair, "F1")
+        pair.cb.promote(*DATABASES)
+        incidents.begin(pair, "F2")
+        pair.cb.start_northd()
+        incidents.begin(pair, "F3")
+        pair.take_address()
+        pair.give_address(pair.cb)
+        incidents.begin(pair, "F4")
+        incidents.begin(pair, "F5-second-active")
+        pair.ca.stop_northd()
+        incidents.end(pair, "F5-second-active")
+        incidents.end(pair, "F5")
+        assert well(pair, active=pair.ca)
+
+    def test_what_belongs_elsewhere_is_refused(self, pair: Pair, site: Site) -> None:
+        for lab, name, words in (
+            (pair, "C2", r"C2 is of a site of the kind compute, .* of the kind pair; start one: make demo$"),
+            (pair, "R1", r"R1 is of a site of the kind cluster, .*; start one: make demo SITE=cluster$"),
+            (site, "F1", r"F1 is of a site of the kind pair, .* of the kind compute; start one: make demo SITE=pair$"),
+        ):
+            with pytest.raises(LabError, match=words):
+                incidents.begin(lab, name)
+        with pytest.raises(LabError, match="F1 is of a whole site, not of a node"):
+            incidents.begin(pair, "F1", "c1")
+        with pytest.raises(LabError, match="is a site of the kind pair, not cluster"):
+            Cluster.attach(pair.name)
+
+    def test_the_command_line_finds_out_what_runs(
+        self, pair: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("LAB", pair.name)
+        assert main(["incident", "northd-paused"]) == 0
+        assert northd(pair.ca) == "paused"
+        assert main(["repair", "northd-paused"]) == 0
+        assert northd(pair.ca) != "paused"
+        assert main(["list"]) == 0
+        listed = capsys.readouterr().out
+        assert all(f"  {name} " in listed for catalogue in incidents.CATALOGUES.values() for name in catalogue)
+        assert main(["shell", "c9"]) == 2
+        assert "no host is named c9; there are ca, cb, cc" in capsys.readouterr().err
+
+
+def well(pair: Pair, *, active: Host) -> bool:
+    """Whether that one is the only writer and the other its standby, and what a client orders is carried out."""
+    standby = pair.cb if active is pair.ca else pair.ca
+    for db in DATABASES:
+        assert "state: active" in active.appctl(db, "ovsdb-server/sync-status")
+        wait_until(lambda: replicates(standby, db), SECONDS, f"{db} of {standby.name} replicates")  # noqa: B023  # called here
+    wait_until(lambda: northd(active) == "active", SECONDS, f"northd of {active.name} works")
+    client = ("ovn-nbctl", "--timeout=10", f"--db=tcp:{VIP}:6641")
+    pair.cc.execute(*client, "--wait=sb", "sync")
+    wait_until(lambda: active.dump("nb") == standby.dump("nb"), SECONDS, "they are equal")
+    return True
+
+
+def test_a_cluster_loses_members_and_gets_them_back() -> None:
+    def status(host: Host) -> str:
+        return host.appctl("nb", "cluster/status", NAMES["nb"])
+
+    with Cluster() as cluster:
+        s1, _, s3 = cluster.hosts.values()
+        with pytest.raises(LabError, match="R2 comes right after R1"):
+            incidents.begin(cluster, "R2")
+        incidents.begin(cluster, "R1")
+        incidents.begin(cluster, "R2")
+        wait_until(lambda: "Leader: unknown" in status(s1), SECONDS, "the quorum is lost")
+        incidents.end(cluster, "R2")
+        wait_until(lambda: "Leader: unknown" not in status(s1), SECONDS, "there is a leader again")
+        incidents.end(cluster, "R1")
+        incidents.begin(cluster, "R-replaced")
+        assert not s3.file("nb").exists()
+        incidents.end(cluster, "R-replaced")
+        wait_until(lambda: "Status: cluster member" in status(s3), SECONDS, "the new one is a member")
+        assert {"R1", "R2", "R-replaced"} == CLUSTER.keys()
 
 
 def test_a_demo_interrupted_while_it_starts_leaves_nothing(demo_log: Path, name: str) -> None:

@@ -14,6 +14,8 @@ from tests.worlds import (
     degraded_member,
     healthy_central,
     healthy_compute,
+    healthy_sriov,
+    leaked_vf,
     out_of_sync,
     reinstalled_compute,
     view_of,
@@ -28,6 +30,8 @@ GOLDEN = Path(__file__).parent / "golden"
 WORLDS = {
     "compute_healthy": healthy_compute(),
     "compute_reinstalled": reinstalled_compute(),
+    "sriov_healthy": healthy_sriov(),
+    "sriov_leaked": leaked_vf(),
     "central_healthy": healthy_central(),
     "central_out_of_sync": out_of_sync(),
     "member_degraded": degraded_member(),

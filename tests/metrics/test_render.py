@@ -132,6 +132,8 @@ def test_only_what_reads_a_part_is_rendered_anew_when_it_changes(source: str) ->
         "ovn_controller": "ovn_controller",
         "chassis_lookup": "system_id",
         "host": "system_id",
+        "sysfs": "sriov",
+        "links": "sriov",
     }
     assert {readers[source], "sources"} <= counted.calls.keys()
     assert "exporter" not in counted.calls

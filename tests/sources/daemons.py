@@ -44,7 +44,8 @@ class Daemon:
             "-vconsole:off",
             *args,
         ]
-        self._env = _PATH | {f"OVS_{kind}": str(run_dir) for kind in ("RUNDIR", "LOGDIR", "DBDIR", "SYSCONFDIR")}
+        kinds = ("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR", "OVN_RUNDIR", "OVN_LOGDIR")
+        self._env = _PATH | dict.fromkeys(kinds, str(run_dir))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

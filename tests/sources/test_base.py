@@ -382,3 +382,51 @@ class TestEnd:
 @pytest.mark.parametrize(("interval", "lifetime"), [(1, 10), (3, 10), (4, 12), (15, 45), (1800, 5400)])
 def test_an_answer_lives_three_intervals_and_ten_seconds_at_least(interval: float, lifetime: float) -> None:
     assert Scripted("a", interval=interval).lifetime == lifetime
+
+
+class TestAgain:
+    """A second opinion, out of turn."""
+
+    def bench(self) -> Bench:
+        bench = Bench(Scripted("a", interval=300.0))
+        bench.source.rereads = True
+        return bench
+
+    def test_it_is_asked_for_once_between_two_reads_in_turn(self) -> None:
+        bench = self.bench()
+
+        async def scenario() -> None:
+            async with bench.running():
+                for moment in (60, 70, 80, 200):
+                    await until(moment)
+                    bench.supervisor.again()
+                await until(1000)
+
+        run_virtual(scenario())
+        assert [round(at) for at in bench.source.asked] == [0, 60, 360, 660, 960]
+
+    def test_after_the_next_read_in_turn_it_may_be_asked_for_anew(self) -> None:
+        bench = self.bench()
+
+        async def scenario() -> None:
+            async with bench.running():
+                for moment in (60, 400):
+                    await until(moment)
+                    bench.supervisor.again()
+                await until(500)
+
+        run_virtual(scenario())
+        assert [round(at) for at in bench.source.asked] == [0, 60, 360, 400]
+
+    def test_a_source_that_reads_often_enough_is_not_stirred(self) -> None:
+        bench = self.bench()
+        bench.source.rereads = False
+
+        async def scenario() -> None:
+            async with bench.running():
+                await until(60)
+                bench.supervisor.again()
+                await until(200)
+
+        run_virtual(scenario())
+        assert [round(at) for at in bench.source.asked] == [0]

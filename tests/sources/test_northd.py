@@ -48,7 +48,6 @@ def central() -> Iterator[Central]:
             servers.append(OvsdbServer(directory / db, db))
         nb, sb = servers
         northd = Daemon(directory, "ovn-northd", f"--ovnnb-db=unix:{nb.socket}", f"--ovnsb-db=unix:{sb.socket}")
-        northd._env |= {f"OVN_{kind}": str(directory) for kind in ("RUNDIR", "LOGDIR")}
         with running(nb, sb):
             run("ovn-nbctl", f"--db=unix:{nb.socket}", "init")
             with running(northd):

@@ -9,13 +9,14 @@ import signal
 import socket
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mecexporter.errors import Reason, SourceError
-from mecexporter.sources.ovn_db import Found, OvnDatabaseSource
+from mecexporter.sources.ovn_db import _CFG, Found, OvnDatabaseSource
 from mecexporter.sources.wire.endpoint import Endpoint
+from mecexporter.sources.wire.ovsdb import OvsdbClient
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.ovn_db import LOCAL, Database, DatabaseServer, Model
 from mecexporter.state.world import Memory, Settings, empty_world
@@ -114,6 +115,8 @@ async def test_from_afar_it_is_told_by_a_transaction_that_changes_nothing(
     which: str, active: Server, standby: Server
 ) -> None:
     server = {"active": active, "standby": standby}[which]
+    async with asking(standby) as source:
+        await until(source, lambda s: s.globals is not None, "it has copied: from here on nobody writes")
     file = server.file.read_bytes()
     seen = await said(server, control=False)
     assert (seen.writable, seen.replication, seen.memory) == (which == "active", None, {})
@@ -349,6 +352,28 @@ class TestTrouble:
     async def test_a_hostile_server(self, active: Server, how: str) -> None:
         async with hostile(active.socket, JSON[how]):
             assert (await refused(active)).reason in {Reason.GARBAGE, Reason.CLOSED, Reason.TOO_LARGE}
+
+    @pytest.mark.parametrize(
+        ("table", "column", "value"),
+        [
+            *(("NB_Global", column, value) for column in _CFG for value in ("7", 7.5, True, None, (7, 8), {"a": 7})),
+            *(("Database", "_uuid", value) for value in (7, ("a", "b"), {"a": "b"})),
+        ],
+    )
+    async def test_columns_of_other_types_than_the_schemas(
+        self, active: Server, monkeypatch: pytest.MonkeyPatch, table: str, column: str, value: object
+    ) -> None:
+        active.nbctl("set", "NB_Global", ".", "nb_cfg=7")
+        select = OvsdbClient.select
+
+        async def otherwise(client: OvsdbClient, db: str, of: str, *args: Any) -> list[dict[str, Any]] | None:
+            rows = await select(client, db, of, *args)
+            return [row | {column: value} for row in rows or ()] if of == table else rows
+
+        monkeypatch.setattr(OvsdbClient, "select", otherwise)
+        error = await refused(active)
+        assert error.reason is Reason.GARBAGE
+        assert repr(value)[:30] in error.why
 
     async def test_without_its_control_socket_it_is_asked_from_afar(self, active: Server) -> None:
         control = active.control

@@ -102,6 +102,47 @@ def test_while_our_own_address_is_silent_the_other_one_stands_for_the_server(db:
     assert [s.server for s in servers(world, db)] == [address(db, STANDBY), ELSEWHERE]
 
 
+class TestOneServerByTwoAddresses:
+    """Neither of which gets an answer any more."""
+
+    @staticmethod
+    def dead(db: Database, *, at: Reason = Reason.REFUSED, other: Reason = Reason.REFUSED) -> World:
+        world = asked_too(healthy_third(), active_server(db), ELSEWHERE)
+        for label, reason in ((address(db, ACTIVE), at), (ELSEWHERE, other)):
+            source = source_name(db, label)
+            world = without(world.with_part(source, world.part(source)), source, reason=reason)
+        return world
+
+    @BOTH
+    def test_known_to_be_one_from_before(self, db: Database) -> None:
+        assert labels(self.dead(db), db) == [address(db, ACTIVE), address(db, STANDBY)]
+        assert label_at(self.dead(db), db, ELSEWHERE) == address(db, ACTIVE)
+        silent = self.dead(db, at=Reason.TIMEOUT, other=Reason.CLOSED)
+        assert labels(silent, db) == [address(db, ACTIVE), address(db, STANDBY)]
+
+    @BOTH
+    def test_silent_at_one_and_refusing_at_the_other(self, db: Database) -> None:
+        """That nobody is there is not known of it."""
+        world = self.dead(db, other=Reason.TIMEOUT)
+        assert labels(world, db) == [address(db, ACTIVE), address(db, STANDBY), ELSEWHERE]
+        assert label_at(world, db, ELSEWHERE) == ELSEWHERE
+
+    @BOTH
+    def test_two_that_never_answered_are_two(self, db: Database) -> None:
+        world = asked_too(healthy_third(), active_server(db), ELSEWHERE)
+        for label in (address(db, ACTIVE), ELSEWHERE):
+            world = without(world, source_name(db, label))
+        assert labels(world, db) == [address(db, ACTIVE), address(db, STANDBY), ELSEWHERE]
+
+    @BOTH
+    def test_an_address_that_is_silent_may_have_moved(self, db: Database) -> None:
+        """From the server that goes on answering at its other one."""
+        source = source_name(db, ELSEWHERE)
+        world = asked_too(healthy_third(), active_server(db), ELSEWHERE)
+        world = without(world.with_part(source, world.part(source)), source, reason=Reason.TIMEOUT)
+        assert labels(world, db) == [address(db, ACTIVE), address(db, STANDBY), ELSEWHERE]
+
+
 class TestByAddress:
     @BOTH
     def test_by_the_address_at_which_it_is_asked(self, db: Database) -> None:

@@ -1,8 +1,7 @@
 #!/bin/sh
 # Installs the Debian or Ubuntu packages that the tests run: real OVS, OVN, OpenStack, Prometheus, Alertmanager and a
-# browser.
-# Does nothing when all of them are there. Needs root otherwise. No package starts a daemon. PYTHON: as in the Makefile;
-# BROWSER=no leaves out what only drawing dashboards needs.
+# browser. Does nothing when all of them are there. Needs root otherwise. No package starts a daemon. PYTHON: as in the
+# Makefile; TESTS=no leaves out what only the tests need.
 set -eu
 
 missing=
@@ -22,17 +21,13 @@ need iproute2 command -v ip
 need iputils-ping command -v ping
 need ethtool command -v ethtool
 need strace command -v strace
+need shellcheck command -v shellcheck
 need openvswitch-switch command -v ovs-vswitchd
 need ovn-common command -v ovn-nbctl
 need ovn-central command -v ovn-northd
 need ovn-host command -v ovn-controller
 need prometheus command -v prometheus
 need prometheus-alertmanager command -v prometheus-alertmanager
-need mariadb-server-core command -v mariadbd
-need mariadb-client-core command -v mariadb
-for module in neutron nova placement pymysql waitress; do # of Debian's own Python, whatever PYTHON is
-    need "python3-$module" test -d "/usr/lib/python3/dist-packages/$module"
-done
 if [ "$PYTHON" = python3 ]; then
     need python3-venv python3 -c 'import ensurepip, venv'
 else
@@ -40,9 +35,15 @@ else
 fi
 browser() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
 atomic() { ldconfig -p | grep -q 'libatomic\.so\.1 '; } # of Playwright's own Node.js
-if [ "${BROWSER:-yes}" != no ]; then
+debian_python() { test -d "/usr/lib/python3/dist-packages/$1"; } # without the programs, whose packages want to be set up
+if [ "${TESTS:-yes}" != no ]; then
     need chromium browser
     need libatomic1 atomic
+    need mariadb-server-core command -v mariadbd
+    need mariadb-client-core command -v mariadb
+    need python3-neutron debian_python neutron
+    need python3-nova debian_python nova
+    need python3-placement debian_python placement
 fi
 [ -n "$missing" ] || exit 0
 

@@ -183,6 +183,13 @@ def test_words_say_that_an_answer_does_not_tell_yet() -> None:
     assert "CANNOT TELL  ovn_controller_failing\n  ovn_controller: it answers, but that does not tell yet\n" in said
 
 
+def test_words_say_of_a_source_that_nobody_asks_that_it_is_so() -> None:
+    v = View(healthy_compute(), Report(unknown={"u": ("OVN_Northbound@tcp:192.0.2.11:6641",)}))
+    assert (
+        "  OVN_Northbound@tcp:192.0.2.11:6641: it is not asked here; most likely sources.disable names it\n" in words(v)
+    )
+
+
 def test_the_incident_in_words_carries_the_remedy() -> None:
     v = view_of(reinstalled_compute())
     said = words(v)

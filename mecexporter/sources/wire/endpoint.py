@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import re
 import socket
 import ssl
@@ -149,13 +150,15 @@ async def connect(endpoint: Endpoint, tls: TlsFiles | None = None) -> tuple[asyn
     except (ConnectionResetError, BrokenPipeError):
         raise SourceError(Reason.CLOSED, f"{endpoint}: hung up while connecting") from None
     except OSError as error:
-        if error.errno in _UNREACHABLE:
-            raise SourceError(Reason.TIMEOUT, f"{endpoint}: {error.strerror}") from None
-        # Of a local daemon REFUSED means that it is dead: what keeps us from asking (a path too long, no descriptor
-        # left) does not show that.
-        refused = endpoint.kind != "unix" or error.errno == errno.ECONNREFUSED
-        reason = Reason.REFUSED if refused else Reason.GARBAGE
-        raise SourceError(reason, f"{endpoint}: {error.strerror or error}") from None
+        # asyncio says 'Connect call failed' for whatever it was, and of a name with several addresses one text for all.
+        numbers = [error.errno] if error.errno else [int(n) for n in re.findall(r"\[Errno (\d+)\]", str(error))]
+        why = ", ".join(dict.fromkeys(os.strerror(n) for n in numbers)) or str(error)
+        if _UNREACHABLE.intersection(numbers):
+            raise SourceError(Reason.TIMEOUT, f"{endpoint}: {why}") from None
+        # REFUSED means that it is dead: what keeps us from asking (a path too long, no descriptor left) does not show
+        # that.
+        refused = bool(numbers) and set(numbers) == {errno.ECONNREFUSED}
+        raise SourceError(Reason.REFUSED if refused else Reason.GARBAGE, f"{endpoint}: {why}") from None
 
 
 async def _connect_unix(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import gc
 import json
 import os
@@ -10,7 +11,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 import pytest
@@ -364,6 +365,36 @@ async def test_a_kept_stream_is_shared_and_follows_the_endpoint(path: Path) -> N
 # --- connecting
 
 
+REFUSED, UNREACHED = errno.ECONNREFUSED, errno.EHOSTUNREACH
+
+
+@pytest.mark.parametrize(
+    ("numbers", "reason", "why"),
+    [
+        ([REFUSED], Reason.REFUSED, "Connection refused"),
+        ([UNREACHED], Reason.TIMEOUT, "No route to host"),
+        ([REFUSED, REFUSED], Reason.REFUSED, "Connection refused"),
+        ([UNREACHED, UNREACHED], Reason.TIMEOUT, "No route to host"),
+        ([REFUSED, UNREACHED], Reason.TIMEOUT, "Connection refused, No route to host"),
+        ([errno.EMFILE], Reason.GARBAGE, "Too many open files"),
+        ([errno.EADDRNOTAVAIL, REFUSED], Reason.GARBAGE, "Cannot assign requested address, Connection refused"),
+    ],
+)
+async def test_a_name_is_dead_if_each_of_its_addresses_is(
+    monkeypatch: pytest.MonkeyPatch, numbers: list[int], reason: Reason, why: str
+) -> None:
+    """In asyncio's words, which are 'Connect call failed' for all of it."""
+    failures = [OSError(number, f"Connect call failed ('192.0.2.{at}', 6642)") for at, number in enumerate(numbers)]
+    together = OSError(f"Multiple exceptions: {', '.join(str(f) for f in failures)}")
+
+    async def fail(*_: object, **__: object) -> NoReturn:
+        raise failures[0] if len(failures) == 1 else together
+
+    monkeypatch.setattr(asyncio, "open_connection", fail)
+    error = await failure(JsonRpcStream.open(Endpoint("tcp", "central", 6642)))
+    assert (error.reason, error.why) == (reason, f"tcp:central:6642: {why}")
+
+
 async def test_nobody_there(path: Path) -> None:
     async def reason(endpoint: Endpoint) -> Reason:
         return (await failure(JsonRpcStream.open(endpoint))).reason
@@ -380,6 +411,8 @@ async def test_nobody_there(path: Path) -> None:
         unheard.bind(("127.0.0.1", 0))
         port = unheard.getsockname()[1]
         assert await reason(Endpoint("tcp", "127.0.0.1", port)) is Reason.REFUSED
+        refused = await failure(JsonRpcStream.open(Endpoint("tcp", "127.0.0.1", port)))
+        assert refused.why == f"tcp:127.0.0.1:{port}: Connection refused"
     # Nothing of these shows that nobody is there.
     assert await reason(Endpoint("ssl", "127.0.0.1", port)) is Reason.PERMISSION  # no key files
     assert await reason(Endpoint("tcp", "no.such.invalid", 6642)) is Reason.TIMEOUT

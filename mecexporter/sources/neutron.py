@@ -1,0 +1,111 @@
+"""Neutron's ledger: which port names which PCI device of which host."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from mecexporter.errors import Reason, SourceError
+from mecexporter.sources.base import Source
+from mecexporter.sources.wire.cloud import listed
+from mecexporter.state.openstack import Port
+from mecexporter.state.world import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from mecexporter.sources.wire.cloud import Cloud
+    from mecexporter.state.world import World
+
+PAGE = 1000
+"""Ports asked for at once; Neutron may answer fewer."""
+_FIELDS = ("id", "device_id", "device_owner", "binding:host_id", "binding:vnic_type", "binding:profile")
+_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+_MOST = 2_000_000
+_BEGINNINGS = 3
+
+
+class NeutronSource(Source[tuple[Port, ...]]):
+    """Lists ports with the fields that are needed, page by page, of this host or of all.
+
+    ``vnic_type`` can't be asked for (the API answers 400), and ``pci_slot`` lies in ``binding:profile`` alone.
+
+    Args:
+        cloud: whose.
+        every_host: whether all hosts' ports are wanted, or this one's.
+        interval: seconds between reads.
+    """
+
+    name = "neutron"
+    roles = frozenset({Role.API})
+    deadline = 240.0
+    shared = True
+    retry = 15.0
+    rereads = True
+
+    def __init__(self, cloud: Cloud, *, every_host: bool, interval: float) -> None:
+        self.interval = interval
+        self._cloud = cloud
+        self._every_host = every_host
+
+    def question(self, world: World) -> Hashable:
+        """Whose ports."""
+        return None if self._every_host else world.hostname
+
+    async def read(self, world: World) -> tuple[Port, ...]:
+        """Raises SourceError."""
+        host = None if self._every_host else world.hostname
+        for _ in range(_BEGINNINGS):
+            try:
+                return await self._list(host)
+            except _MarkerGoneError:
+                continue
+        raise SourceError(Reason.ANSWERED_ERROR, f"ports: the last one of a page was deleted {_BEGINNINGS} times")
+
+    async def _list(self, host: str | None) -> tuple[Port, ...]:
+        params = [("limit", str(PAGE)), ("sort_key", "id"), ("sort_dir", "asc"), *(("fields", f) for f in _FIELDS)]
+        if host is not None:
+            params.append(("binding:host_id", host))
+        found: dict[str, Port] = {}
+        marker: str | None = None
+        seen = 0
+        while seen < _MOST:
+            page, more = await self._page(params, marker)
+            found |= {port.uuid: port for port in map(_port, page) if port is not None}
+            seen += len(page)
+            last = page[-1].get("id") if page else None
+            if not isinstance(last, str) or last == marker or not more:
+                return tuple(found.values())
+            marker = last
+        raise SourceError(Reason.TOO_LARGE, f"ports: more than {_MOST}")
+
+    async def _page(self, params: list[tuple[str, str]], marker: str | None) -> tuple[list[dict[str, Any]], bool]:
+        """Ports, and whether there are more: a service may give smaller pages than are asked for, and says so."""
+        at = [("marker", marker)] if marker is not None else []
+        try:
+            answer = await self._cloud.get("network", "/ports", params + at)
+        except SourceError as error:
+            if marker is not None and error.reason is Reason.MISSING:
+                raise _MarkerGoneError from None
+            raise
+        page = listed(answer, "ports", "network /ports")
+        links = answer.get("ports_links") or []
+        told = any(isinstance(link, dict) and link.get("rel") == "next" for link in links)
+        return page, told or len(page) >= PAGE
+
+
+class _MarkerGoneError(Exception):
+    """The port that the next page was to begin after was deleted meanwhile."""
+
+
+def _port(row: dict[str, Any]) -> Port | None:
+    """None where it names no device, is bound to no host, or belongs to no instance."""
+    profile = row.get("binding:profile")
+    address = profile.get("pci_slot") if isinstance(profile, dict) else None
+    texts = [row.get(key) for key in ("id", "binding:host_id", "device_id", "device_owner", "binding:vnic_type")]
+    if not isinstance(address, str) or not all(isinstance(text, str) and text for text in texts):
+        return None
+    uuid, host, instance, owner, vnic = map(str, texts)
+    if not owner.startswith("compute:") or not _ADDRESS.fullmatch(address.lower()):
+        return None
+    return Port(uuid=uuid, host=host, address=address.lower(), instance=instance, vnic=vnic)

@@ -1,0 +1,156 @@
+"""Neutron's ledger, from a stand-in that answers as no real one can be made to; a real one: tests/e2e/test_vfs.py."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+from aiohttp import web
+
+from mecexporter.errors import Reason, SourceError
+from mecexporter.sources import neutron
+from mecexporter.sources.neutron import NeutronSource
+from mecexporter.sources.wire.cloud import Cloud
+from mecexporter.state.openstack import Port
+from mecexporter.state.world import Settings, empty_world
+from tests.sources.apis import Apis, serve
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+WORLD = empty_world(0.0, "compute-1", Settings())
+PORTS = "/network/v2.0/ports"
+
+
+@pytest.fixture(name="apis")
+async def the_apis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Apis]:
+    async with serve() as apis:
+        monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(apis.clouds(tmp_path)))
+        yield apis
+
+
+def source(*, every_host: bool = False) -> NeutronSource:
+    return NeutronSource(Cloud("test"), every_host=every_host, interval=300)
+
+
+def row(uuid: str = "p", **changes: Any) -> dict[str, Any]:
+    return {
+        "id": uuid,
+        "device_id": "vm",
+        "device_owner": "compute:nova",
+        "binding:host_id": "compute-1",
+        "binding:vnic_type": "direct",
+        "binding:profile": {"pci_slot": "0000:3b:00.2", "physical_network": "physnet2"},
+    } | changes
+
+
+class Ports:
+    """Lists sorted by id, page by page, as Neutron does; ``gone`` are deleted once they were listed."""
+
+    def __init__(self, rows: list[dict[str, Any]], gone: list[str] | None = None) -> None:
+        self.rows = {r["id"]: r for r in rows}
+        self.gone = gone or []
+
+    def __call__(self, request: web.Request) -> Any:
+        marker = request.query.get("marker")
+        if marker is not None and marker not in self.rows:
+            return web.json_response({"NeutronError": {"type": "PortNotFound"}}, status=404)
+        after = [self.rows[k] for k in sorted(self.rows) if marker is None or k > marker]
+        page = after[: int(request.query["limit"])]
+        if self.gone and page and page[-1]["id"] == self.gone[0]:
+            del self.rows[self.gone.pop(0)]
+        return {"ports": page}
+
+
+async def test_ports_that_name_devices(apis: Apis) -> None:
+    apis.answers[PORTS] = Ports(
+        [
+            row("a"),
+            row("b", **{"binding:vnic_type": "macvtap", "binding:profile": {"pci_slot": "0000:3B:00.3"}}),
+            row("normal", **{"binding:vnic_type": "normal", "binding:profile": {}}),
+            row("unbound", **{"binding:host_id": ""}),
+            row("trunk", device_owner="trunk:subport"),
+            row("free", device_id=""),
+            row("odd", **{"binding:profile": {"pci_slot": "nonsense"}}),
+            row("hidden", **{"binding:profile": None}),
+            {"id": "bare"},
+        ]
+    )
+    assert await source().read(WORLD) == (
+        Port(uuid="a", host="compute-1", address="0000:3b:00.2", instance="vm", vnic="direct"),
+        Port(uuid="b", host="compute-1", address="0000:3b:00.3", instance="vm", vnic="macvtap"),
+    )
+
+
+async def test_only_what_is_needed_is_asked_for_of_one_host_or_all(apis: Apis) -> None:
+    apis.answers[PORTS] = {"ports": []}
+    assert await source().read(WORLD) == ()
+    assert await source(every_host=True).read(WORLD) == ()
+    fields = "".join(f"&fields={quote(f)}" for f in neutron._FIELDS)
+    page = f"{PORTS}?limit=1000&sort_key=id&sort_dir=asc{fields}"
+    assert apis.asked == [f"{page}&binding%3Ahost_id=compute-1", page]
+
+
+async def test_twenty_thousand_ports(apis: Apis) -> None:
+    apis.answers[PORTS] = Ports([row(f"{n:06}") for n in range(20_000)])
+    found = await source(every_host=True).read(WORLD)
+    assert [port.uuid for port in found] == [f"{n:06}" for n in range(20_000)]
+    assert len(apis.asked) == 21
+
+
+async def test_a_service_that_gives_smaller_pages_than_were_asked_for(
+    apis: Apis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = Ports([row(f"{n}") for n in range(7)])
+
+    def at_most_two(request: web.Request) -> Any:
+        answer = ports(request)
+        more = [{"rel": "next", "href": "http://elsewhere"}] if len(answer["ports"]) > 2 else []
+        return {"ports": answer["ports"][:2], "ports_links": more}
+
+    apis.answers[PORTS] = at_most_two
+    monkeypatch.setattr(neutron, "PAGE", 5)
+    assert len(await source().read(WORLD)) == 7
+
+
+async def test_a_port_deleted_between_two_pages(apis: Apis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neutron, "PAGE", 3)
+    apis.answers[PORTS] = Ports([row(f"{n}") for n in range(8)], gone=["2"])
+    assert [port.uuid for port in await source().read(WORLD)] == ["0", "1", "3", "4", "5", "6", "7"]
+
+
+async def test_where_that_goes_on_it_gives_up(apis: Apis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neutron, "PAGE", 3)
+    apis.answers[PORTS] = Ports([row(f"{n}") for n in range(9)], gone=["2", "3", "4"])
+    with pytest.raises(SourceError, match="the last one of a page was deleted 3 times") as caught:
+        await source().read(WORLD)
+    assert caught.value.reason is Reason.ANSWERED_ERROR
+
+
+async def test_an_end_without_end(apis: Apis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neutron, "PAGE", 2)
+    monkeypatch.setattr(neutron, "_MOST", 10)
+    turn = iter(range(1000))
+    apis.answers[PORTS] = lambda _: {"ports": [row(f"{next(turn)}"), row(f"{next(turn)}")]}
+    with pytest.raises(SourceError) as caught:
+        await source().read(WORLD)
+    assert caught.value.reason is Reason.TOO_LARGE
+
+
+async def test_a_service_that_ignores_the_marker(apis: Apis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neutron, "PAGE", 1)
+    apis.answers[PORTS] = {"ports": [row("a")]}
+    assert len(await source().read(WORLD)) == 1
+
+
+async def test_an_error_is_the_sources(apis: Apis) -> None:
+    apis.answers[PORTS] = lambda _: web.Response(status=500, text="boom")
+    with pytest.raises(SourceError, match="HTTP 500: boom"):
+        await source().read(WORLD)
+
+
+def test_another_hostname_is_another_question() -> None:
+    assert source().question(WORLD) == "compute-1"
+    assert source(every_host=True).question(WORLD) is None
