@@ -102,9 +102,14 @@ def _vfs(route: Netlink, device: str) -> Iterator[tuple[int, VfLink]]:
     index = _index(device)
     mask = attribute(_EXT_MASK, struct.pack("=I", _VF_AND_NO_STATISTICS))
     for answer in route.ask(_RTM_GETLINK, _IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, 0, 0) + mask):
-        for kind, value in attributes(answer[_IFINFOMSG.size :]):
-            if kind == _VFINFO_LIST:
-                yield from (_vf(info) for nested, info in attributes(value) if nested == _VF_INFO)
+        yield from vfs_of(answer)
+
+
+def vfs_of(link: bytes) -> Iterator[tuple[int, VfLink]]:
+    """Number and settings of each VF in the body of an RTM_NEWLINK."""
+    for kind, value in attributes(link[_IFINFOMSG.size :]):
+        if kind == _VFINFO_LIST:
+            yield from (_vf(info) for nested, info in attributes(value) if nested == _VF_INFO)
 
 
 def _vf(info: bytes) -> tuple[int, VfLink]:

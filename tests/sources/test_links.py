@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources import links
@@ -16,11 +17,16 @@ from mecexporter.sources.wire.netlink import NETLINK_GENERIC, Netlink, attribute
 from mecexporter.state.observed import Fresh
 from mecexporter.state.sriov import Links, VfLink
 from mecexporter.state.world import Settings, empty_world
+from tests.hwlab import FIXTURES
 from tests.worlds import NOW, nic, without
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from mecexporter.state.world import World
 
+NEWLINK = 16
 EMPTY = empty_world(NOW, "h", Settings())
 
 
@@ -45,6 +51,39 @@ def test_a_vf() -> None:
 
 def test_one_without_address_and_vlan() -> None:
     assert links._vf(info(0, b"", 0)) == (0, VfLink(mac=None, vlan=None))
+
+
+# What a real kernel answered (tests/fixtures/hw), and pyroute2's reading of the same bytes.
+
+
+def messages(path: Path) -> Iterator[bytes]:
+    """Of a recording: u32 length and buffer for each receive call; whole netlink messages are in a buffer."""
+    data = path.read_bytes()
+    while data:
+        (length,) = struct.unpack_from("<I", data)
+        buffer, data = data[4 : 4 + length], data[4 + length :]
+        while buffer:
+            size, kind = struct.unpack_from("=IH", buffer)
+            if kind == NEWLINK:
+                yield buffer[:size]
+            buffer = buffer[(size + 3) & ~3 :]
+
+
+@pytest.mark.parametrize("path", sorted(FIXTURES.glob("**/*.links.bin")), ids=lambda p: p.stem)
+def test_recorded_vfs_are_read_as_pyroute2_reads_them(path: Path) -> None:
+    found = 0
+    for message in messages(path):
+        ours = dict(links.vfs_of(message[16:]))
+        theirs = ifinfmsg(message)
+        theirs.decode()
+        wanted = {}
+        for info in (theirs.get_attr("IFLA_VFINFO_LIST") or {"attrs": []})["attrs"]:
+            mac, vlan = (info[1].get_attr(f"IFLA_VF_{name}") for name in ("MAC", "VLAN"))
+            number = mac["mac"] if mac["mac"] != "00:00:00:00:00:00" else None
+            wanted[mac["vf"]] = VfLink(mac=number, vlan=vlan["vlan"] or None)
+        assert ours == wanted
+        found += len(ours)
+    assert found or "no-vfs" in path.stem or "unplugged" in path.stem or "switchdev" in path.stem
 
 
 async def test_a_pf_without_vfs_and_a_driver_that_says_little() -> None:

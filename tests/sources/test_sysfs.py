@@ -16,6 +16,8 @@ from mecexporter.sources import sysfs
 from mecexporter.sources.sysfs import SysfsPaths, SysfsSource
 from mecexporter.state.sriov import Held, Nic
 from mecexporter.state.world import Settings, empty_world
+from tests.hwlab import FIXTURES
+from tests.hwlab.manifest import unpack
 from tests.sources.machine import PF, VFS, Machine
 
 if TYPE_CHECKING:
@@ -290,6 +292,52 @@ async def test_a_read_that_hangs_is_not_begun_again(source: SysfsSource) -> None
         await read(source)
     assert caught.value.reason is Reason.TIMEOUT
     source._reading.cancel()
+
+
+# What real machines showed (tests/fixtures/hw).
+
+
+async def recorded(name: str, directory: Path) -> Nic:
+    unpack(FIXTURES / f"{name}.manifest", directory)
+    paths = SysfsPaths(sysfs=directory / "sys", proc=directory / "proc", libvirt=directory / "none")
+    return await read(SysfsSource(paths, 15))
+
+
+@pytest.mark.parametrize(
+    ("name", "drivers", "held"),
+    [
+        ("igb-no-vfs", [], []),
+        ("igb-vf-bound", ["vfio-pci", "igbvf", "igbvf", "igbvf"], [Held.NO] * 4),
+        ("igb-vf-held", ["vfio-pci", "igbvf", "igbvf", "igbvf"], [Held.YES, Held.NO, Held.NO, Held.NO]),
+        ("igb-vf-unbound", [None, "igbvf", "igbvf", "igbvf"], [Held.NO] * 4),
+        ("igb-vf-back", ["igbvf"] * 4, [Held.NO] * 4),
+    ],
+)
+async def test_igb(name: str, drivers: list[str | None], held: list[Held], tmp_path: Path) -> None:
+    (pf,) = (await recorded(name, tmp_path)).pfs
+    assert (pf.address, pf.driver, pf.device, pf.capacity, pf.configured) == (PF, "igb", "pf0", 7, len(drivers))
+    assert [vf.address for vf in pf.vfs] == list(VFS[: len(drivers)])
+    assert [vf.driver for vf in pf.vfs] == drivers
+    assert [vf.held for vf in pf.vfs] == held
+    assert all(vf.iommu_group is not None for vf in pf.vfs)
+
+
+async def test_igb_unplugged(tmp_path: Path) -> None:
+    assert (await recorded("igb-unplugged", tmp_path)).pfs == ()
+
+
+async def test_a_smart_nic_in_switchdev_mode(tmp_path: Path) -> None:
+    first, second = (await recorded("connectx-switchdev", tmp_path)).pfs
+    assert [(pf.address, pf.device, pf.master, pf.configured) for pf in (first, second)] == [
+        ("0000:03:00.0", "enp3s0f0np0", "bond0", 8),
+        ("0000:03:00.1", "enp3s0f1np1", "bond0", 8),
+    ]
+    assert dict(first.representors) == {n: f"enp3s0f0r{n}" for n in range(8)}
+    assert dict(second.representors) == {n: f"enp3s0f1r{n}" for n in range(8)}
+    assert [vf.held for vf in first.vfs[:4]] == [Held.YES, Held.NO, Held.UNSEEN, Held.NO]
+    assert first.vfs[0].holder == "5f0c7a1e-8d53-4b43-9b0e-0c6a52d1f7aa"
+    assert [vf.by_host for vf in first.vfs] == [n == 4 for n in range(8)]
+    assert {vf.held for vf in second.vfs} == {Held.NO}
 
 
 async def test_what_nobody_touched_is_equal(machine: Machine, source: SysfsSource) -> None:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mecexporter.metrics.registry import View
     from mecexporter.metrics.spec import Sample
     from mecexporter.state.openstack import Provider
-    from mecexporter.state.world import World
 
 LEDGER = Metric(
     name="mec_vf_ledger",
@@ -123,14 +122,15 @@ def vf_ledgers(view: View) -> Iterator[Sample]:
             counts[(*pf_key, "neutron", "claimed")] = 0
         claims = {(known.host(port.host), known.pf(port.host, port.address), port.address) for port in ledgers.ports}
         for host, address, vf in sorted(claims):
-            if vf != address:
+            if address and vf != address:
                 counts[host, address, "neutron", "claimed"] += 1
             yield CLAIM(1, hostname=host, pf=address, pci_address=vf, ledger="neutron")
+    tracked: set[_Pf] = set()
     if "placement" in view.world.applicable and isinstance(view.world.placement, Fresh):
-        _placement(view.world.placement.value, known, counts)
+        tracked = _placement(view.world.placement.value, known, counts)
     for (host, address, ledger, state), count in counts.items():
         yield LEDGER(count, hostname=host, pf=address, ledger=ledger, state=state)
-    yield from _drift(view, view.world, known)
+    yield from _drift(view, known, {*known.sizes, *tracked})
 
 
 def _nova(ledgers: Ledgers, known: _Map, counts: Counter[tuple[str, str, str, str]]) -> Iterator[Sample]:
@@ -153,8 +153,8 @@ def _nova(ledgers: Ledgers, known: _Map, counts: Counter[tuple[str, str, str, st
             yield FLAVOUR(1, hostname=host, pf=address, pci_address=vf)
 
 
-def _placement(providers: tuple[Provider, ...], known: _Map, counts: Counter[tuple[str, str, str, str]]) -> None:
-    """A provider bears the hypervisor's hostname, which may be the host's with its domain."""
+def _placement(providers: tuple[Provider, ...], known: _Map, counts: Counter[tuple[str, str, str, str]]) -> set[_Pf]:
+    """The PFs that are tracked. A provider bears the hypervisor's hostname, which may be the host's with its domain."""
     hosts = {host.casefold(): host for host, _ in known.sizes}
     tracked: set[_Pf] = set()
     for provider in providers:
@@ -169,17 +169,18 @@ def _placement(providers: tuple[Provider, ...], known: _Map, counts: Counter[tup
     for pf, size in known.sizes.items():
         if pf not in tracked:
             counts[(*pf, "placement", "not_tracked")] = size
+    return tracked
 
 
-def _drift(view: View, world: World, known: _Map) -> Iterator[Sample]:
+def _drift(view: View, known: _Map, of_pfs: set[_Pf]) -> Iterator[Sample]:
     """What is reported, by PF; 0 for each PF where the check can tell and has nothing to say."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for name, kind in _CHECKS.items():
         if name not in view.report.findings:
             continue
-        for pf_key in known.sizes:
+        for pf_key in sorted(of_pfs):
             counts[(*pf_key, kind)] = 0
-        pfs = {case.subject: (case.host, case.pf) for case in drifts(world).get(kind, ())}
+        pfs = {case.subject: (case.host, case.pf) for case in drifts(view.world).get(kind, ())}
         for found in view.report.findings[name]:
             host, _, address = found.subject.rpartition("/")
             of = pfs.get(found.subject, (host, known.pf(host, address) or address))
