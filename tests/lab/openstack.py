@@ -1,8 +1,9 @@
 """An OpenStack control plane of real services: Neutron with ML2/OVN, Placement, Nova's cell databases on MariaDB.
 
 `with OpenStack(["compute-1"]) as cloud:` has it running on loopback, each host a Chassis in Southbound so that ports
-bind there. Without Keystone, a message broker and Nova's services: what Nova would do, tests do by the methods below
-and by `cloud.cell`, whose rows Nova's own objects write. Like every lab it may run beside others and leaves nothing.
+bind there. Without a message broker and Nova's services, with Keystone only if wanted: what Nova would do, tests do by
+the methods below and by `cloud.cell`, whose rows Nova's own objects write. Like every lab it may run beside others and
+leaves nothing.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from tests.lab import openstack_config as config
 from tests.lab.nova_cell import NovaCell
 from tests.lab.openstack_releases import Release, cached, debian, digest
-from tests.lab.openstack_services import TOKEN, MariaDb, Neutron, NeutronMaintenance, Placement, ask
+from tests.lab.openstack_services import TOKEN, Keystone, MariaDb, Neutron, NeutronMaintenance, Placement, ask
 from tests.lab.site import OVN_SHARE, PROGRAMS, LabError, Site, require, run
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from tests.lab.openstack_services import Process
 
 PROGRAMS_OF_OPENSTACK = PROGRAMS | {"mariadbd": "mariadb-server-core", "mariadb": "mariadb-client-core"}
 DATABASES = ("neutron", "placement", "nova_cell1")
@@ -42,15 +45,21 @@ class OpenStack(Site):
     """A cloud; what may be stopped, started, suspended and resumed: mariadb, neutron, placement, and OVN's daemons."""
 
     def __init__(
-        self, hosts: Sequence[str] = ("compute-1",), *, release: Release | None = None, maintenance: bool = False
-    ) -> None:
-        """`maintenance`: with Neutron's worker that compares its revisions with Northbound and mends."""
+        self, hosts: Sequence[str] = ("compute-1",), *, release: Release | None = None, maintenance: bool = False,
+        token_seconds: int | None = None,
+    ) -> None:  # fmt: skip
+        """A cloud that is not started.
+
+        maintenance: with Neutron's worker that compares its revisions with Northbound and mends. token_seconds: with
+        Keystone, whose tokens last that long, and which the services ask about their callers; else any token will do.
+        """
         super().__init__()
         self.nodes = {}
         self.hosts = tuple(hosts)
         self.release = release or debian()
         self.mariadb, self.placement = MariaDb(self), Placement(self)
         self.neutron = Neutron(self, maintenance=maintenance)
+        self.keystone = None if token_seconds is None else Keystone(self, token_seconds)
         self._worker = NeutronMaintenance(self)
         self._maintenance = maintenance
         self.sqlite = self.dir / "cell2.sqlite"
@@ -60,8 +69,11 @@ class OpenStack(Site):
 
     def __exit__(self, *reason: object) -> None:
         try:
-            for child in (self.cell, self.sqlite_cell, self._worker, self.neutron, self.placement, self.mariadb):
-                child.end()
+            services = (self._worker, self.neutron, self.placement, self.keystone, self.mariadb)
+            children: tuple[NovaCell | Process | None, ...] = (self.cell, self.sqlite_cell, *services)
+            for child in children:
+                if child is not None:
+                    child.end()
         finally:
             super().__exit__(*reason)
 
@@ -82,23 +94,31 @@ class OpenStack(Site):
         return f"sqlite:///{self.sqlite}"
 
     def clouds(self) -> Path:
-        """A clouds.yaml with the cloud `lab`, which openstacksdk can use though there is no Keystone."""
+        """A clouds.yaml with the cloud `lab`, which openstacksdk can use even if there is no Keystone."""
         path = self.dir / "clouds.yaml"
-        cloud = {
-            "auth_type": "admin_token",
-            "auth": {"endpoint": self.placement.url, "token": TOKEN},
-            "network_endpoint_override": self.neutron.url,
-            "placement_endpoint_override": self.placement.url,
-            "placement_default_microversion": PLACEMENT_VERSION.split()[1],
-        }
+        cloud: dict[str, object] = {"placement_default_microversion": PLACEMENT_VERSION.split()[1]}
+        if self.keystone:
+            who = dict.fromkeys(("username", "password", "project_name"), "admin")
+            domains = dict.fromkeys(("user_domain_id", "project_domain_id"), "default")
+            cloud |= {"auth": {"auth_url": self.keystone.api} | who | domains, "region_name": "RegionOne"}
+        else:
+            cloud |= {
+                "auth_type": "admin_token",
+                "auth": {"endpoint": self.placement.url, "token": TOKEN},
+                "network_endpoint_override": self.neutron.url,
+                "placement_endpoint_override": self.placement.url,
+            }
         path.write_text(json.dumps({"clouds": {"lab": cloud}}, indent=1))  # YAML too
         return path
+
+    def _token(self) -> dict[str, str]:
+        return self.keystone.token() if self.keystone else {}
 
     # Neutron, as an operator and Nova use it
 
     def network(self, method: str, path: str, body: object = None) -> Any:
         """Asks Neutron: `network("GET", "/ports?fields=id")`."""
-        return ask(method, f"{self.neutron.api}{path}", body)
+        return ask(method, f"{self.neutron.api}{path}", body, **self._token())
 
     def create_network(self, name: str = "net", *, vlan: int | None = None) -> str:
         """A provider network on PHYSNET, for SR-IOV; returns its id. `vlan`: Neutron chooses if None."""
@@ -162,7 +182,8 @@ class OpenStack(Site):
 
     def place(self, method: str, path: str, body: object = None) -> Any:
         """Asks Placement: `place("GET", "/resource_providers")`."""
-        return ask(method, f"{self.placement.url}{path}", body, **{"OpenStack-API-Version": PLACEMENT_VERSION})
+        headers = {"OpenStack-API-Version": PLACEMENT_VERSION} | self._token()
+        return ask(method, f"{self.placement.url}{path}", body, **headers)
 
     def create_provider(
         self, name: str, *, parent: str | None = None, inventory: Mapping[str, int] | None = None,
@@ -220,8 +241,9 @@ class OpenStack(Site):
     def _start(self) -> None:
         require(PROGRAMS_OF_OPENSTACK)
         self._configure()
-        made = cached(f"databases-{self.release.name}-{self._key()}", self.make_databases)
-        run("cp", "-a", "--reflink=auto", made / "mariadb", made / "cell2.sqlite", self.dir)
+        variant = f"{self.release.name}-keystone" if self.keystone else self.release.name
+        made = cached(f"databases-{variant}-{self._key()}", self.make_databases)
+        run("cp", "-a", "--reflink=auto", f"{made}/.", self.dir)
         self.mariadb.launch()
         for database in ("nb", "sb"):
             run("ovsdb-tool", "create", self.dir / f"{database}.db", OVN_SHARE / f"ovn-{database}.ovsschema")
@@ -232,6 +254,8 @@ class OpenStack(Site):
         for host in self.hosts:
             self.add_chassis(host)
         self.mariadb.await_ready()
+        if self.keystone:
+            self._start_keystone(self.keystone)
         self.neutron.launch()
         self.placement.start()
         self.neutron.await_ready()
@@ -239,6 +263,12 @@ class OpenStack(Site):
         wait_until(lambda: "neutron_pg_drop" in self.nbctl("list", "Port_Group"), 20, "Neutron has set Northbound up")
         if self._maintenance and self.release.name != "debian":
             self._worker.start()
+
+    def _start_keystone(self, keystone: Keystone) -> None:
+        keystone.bootstrap()
+        keystone.start()
+        keystone.register("network", self.neutron.url)
+        keystone.register("placement", self.placement.url)
 
     def add_chassis(self, host: str, name: str | None = None) -> str:
         """What ovn-controller of a compute node writes to Southbound; returns the chassis's name."""
@@ -254,12 +284,22 @@ class OpenStack(Site):
     def _configure(self) -> None:
         values = {"directory": self.dir, "nb": self.nb, "sb": self.sb, "port": self.neutron.port}
         cells = {"nova-cell1.conf": self.database("nova_cell1"), "nova-cell2.conf": self.nova_sqlite}
+        values["auth"], asking = "noauth", ""
+        if self.keystone:
+            values["auth"], asking = "keystone", config.AUTHTOKEN.format(url=self.keystone.api)
         files = {
-            "neutron.conf": config.NEUTRON.format(database=self.database("neutron"), **values),
+            "neutron.conf": config.NEUTRON.format(database=self.database("neutron"), **values) + asking,
             "neutron-paste.ini": config.NEUTRON_PASTE,
             "neutron-policy.yaml": config.NEUTRON_POLICY,
-            "placement.conf": config.PLACEMENT.format(database=self.database("placement")),
+            "placement.conf": config.PLACEMENT.format(
+                database=self.database("placement"), auth="keystone" if self.keystone else "noauth2"
+            )
+            + asking,
         } | {name: config.NOVA.format(database=url, **values) for name, url in cells.items()}
+        if self.keystone:
+            files["keystone.conf"] = config.KEYSTONE.format(
+                database=self.database("keystone"), seconds=self.keystone.seconds, directory=self.dir
+            )
         for name, text in files.items():
             (self.dir / name).write_text(text)
         self.env = {name: value for name, value in self.env.items() if not name.startswith("PYTHON")} | {
@@ -275,7 +315,7 @@ class OpenStack(Site):
         self.mariadb.create()
         self.mariadb.start()
         accounts = "CREATE USER {0}@'127.0.0.1' IDENTIFIED BY '{1}'; GRANT {2} TO {0}@'127.0.0.1'"
-        for name in DATABASES:
+        for name in (*DATABASES, *(["keystone"] if self.keystone else [])):
             self.mariadb.sql(f"CREATE DATABASE {name} CHARACTER SET utf8mb3")
         self.mariadb.sql(accounts.format("lab", "lab", "ALL ON *.*"))
         self.mariadb.sql(accounts.format("reader", "r3ader", "SELECT ON nova_cell1.*"))
@@ -289,6 +329,9 @@ class OpenStack(Site):
             "neutron": manage("neutron.db.migration.cli", "--config-file", here / "neutron.conf", "upgrade", "head"),
             "placement": manage("placement.cmd.manage", "--config-file", here / "placement.conf", "db", "sync"),
         }
+        if self.keystone:
+            migrations["keystone"] = self.keystone.manage("db_sync")
+            self.keystone.create()
         running = {name: self.spawn(*command, log=here / f"{name}-db.log") for name, command in migrations.items()}
         for name, process in running.items():
             try:
@@ -301,6 +344,8 @@ class OpenStack(Site):
         place.mkdir()
         shutil.move(self.mariadb.data, place / "mariadb")
         shutil.move(self.sqlite, place / "cell2.sqlite")
+        if self.keystone:
+            shutil.move(self.keystone.keys, place / "keystone")
 
     # What is in the second cell
 

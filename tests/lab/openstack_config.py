@@ -1,4 +1,4 @@
-"""What is written into the files of an OpenStack of the lab: no Keystone, no message broker, all on loopback."""
+"""What is written into the files of an OpenStack of the lab: no message broker, Keystone if wanted, all on loopback."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NEUTRON = """\
 [DEFAULT]
 core_plugin = ml2
 service_plugins = ovn-router,segments,qos,port_forwarding
-auth_strategy = noauth
+auth_strategy = {auth}
 bind_host = 127.0.0.1
 bind_port = {port}
 state_path = {directory}
@@ -66,10 +66,15 @@ use = egg:Paste#urlmap
 [composite:api]
 use = call:neutron.auth:pipeline_factory
 noauth = request_id catch_errors extensions app
+keystone = request_id catch_errors authtoken keystonecontext extensions app
 [filter:request_id]
 paste.filter_factory = oslo_middleware:RequestId.factory
 [filter:catch_errors]
 paste.filter_factory = oslo_middleware:CatchErrors.factory
+[filter:authtoken]
+paste.filter_factory = keystonemiddleware.auth_token:filter_factory
+[filter:keystonecontext]
+paste.filter_factory = neutron.auth:NeutronKeystoneContext.factory
 [filter:extensions]
 paste.filter_factory = neutron.api.extensions:plugin_aware_extension_middleware_factory
 [app:versions]
@@ -78,7 +83,7 @@ paste.app_factory = neutron.pecan_wsgi.app:versions_factory
 paste.app_factory = neutron.api.v2.router:APIRouter.factory
 """
 
-# Recent releases let only Nova itself, of role service, say which VF a port is on; without Keystone no one is.
+# Recent releases let only Nova itself, of role service, say which VF a port is on; here no one is.
 NEUTRON_POLICY = """\
 "create_port:binding:profile": ""
 "update_port:binding:profile": ""
@@ -87,7 +92,7 @@ NEUTRON_POLICY = """\
 
 PLACEMENT = """\
 [api]
-auth_strategy = noauth2
+auth_strategy = {auth}
 [placement_database]
 connection = {database}
 sync_on_startup = true
@@ -101,4 +106,32 @@ transport_url = fake://
 connection = {database}
 [api_database]
 connection = {database}
+"""
+
+KEYSTONE = """\
+[database]
+connection = {database}
+[token]
+expiration = {seconds}
+allow_expired_window = 0
+[fernet_tokens]
+key_repository = {directory}/keystone/fernet
+[credential]
+key_repository = {directory}/keystone/credential
+[identity]
+password_hash_rounds = 4
+"""
+
+# Of each service that asks Keystone about its callers; at once, so that a token that ends is refused at once.
+AUTHTOKEN = """\
+[keystone_authtoken]
+www_authenticate_uri = {url}
+auth_url = {url}
+auth_type = password
+username = admin
+password = admin
+project_name = admin
+user_domain_id = default
+project_domain_id = default
+token_cache_time = -1
 """

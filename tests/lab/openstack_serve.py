@@ -1,6 +1,6 @@
-"""Serves Placement or Neutron on a port of 127.0.0.1; run by the interpreter that has a release's packages.
+"""Serves Keystone, Placement or Neutron on a port of 127.0.0.1; run by the interpreter that has a release's packages.
 
-    python openstack_serve.py {placement,neutron} PORT [--no-maintenance]
+    python openstack_serve.py {keystone,placement,neutron} PORT [--no-maintenance]
 
 Stands alone: nothing of this project can be imported there. Debian 12's Neutron has a server of its own, in which
 ML2/OVN keeps its workers; recent releases are WSGI applications, and their maintenance is a program of its own.
@@ -33,11 +33,21 @@ def neutron(port: int, *, maintenance: bool) -> None:
     server.main()
 
 
+def keystone(port: int) -> None:
+    try:
+        application = importlib.import_module("keystone.wsgi.api").application
+    except ModuleNotFoundError:
+        application = importlib.import_module("keystone.server.wsgi").initialize_public_application()
+    serve(application, port)
+
+
 def main() -> None:
     what, port, *options = sys.argv[1:]
     del sys.argv[1:]  # Neutron would read them; the environment says where its configuration is
     if what == "placement":
         serve(importlib.import_module("placement.wsgi").init_application(), int(port))
+    elif what == "keystone":
+        keystone(int(port))
     else:
         neutron(int(port), maintenance="--no-maintenance" not in options)
 

@@ -1,4 +1,4 @@
-"""The processes of an OpenStack of the lab: MariaDB, Placement and Neutron, each with a port of 127.0.0.1."""
+"""The processes of an OpenStack of the lab: MariaDB, Keystone, Placement, Neutron; each has a port of 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,64 @@ class MariaDb(Process):
         return run("mariadb", *options, "--execute", statement, *([database] if database else []), check=check)
 
 
+class Keystone(Process):
+    """Its tokens last for `seconds`; the only user is admin, whose password is admin."""
+
+    def __init__(self, cloud: OpenStack, seconds: int) -> None:
+        super().__init__(cloud, "keystone")
+        self.seconds = seconds
+        self.api = f"{self.url}/v3"
+        self.keys = cloud.dir / "keystone"
+
+    def command(self) -> list[str | Path]:
+        return ["env", f"OS_KEYSTONE_CONFIG_DIR={self.cloud.dir}", self.cloud.release.python, SERVE, "keystone",
+                str(self.port)]  # fmt: skip
+
+    def ready(self) -> bool:
+        return get(self.api) is not None
+
+    def manage(self, *arguments: str | Path) -> list[str | Path]:
+        return self.cloud.release.program(
+            "keystone.cmd.manage", "--config-file", self.cloud.dir / "keystone.conf", *arguments
+        )
+
+    def create(self) -> None:
+        """Its keys; its tables are made with the others'."""
+        for keys in ("fernet", "credential"):
+            (self.keys / keys).mkdir(parents=True)
+            command = self.manage(f"{keys}_setup", "--keystone-user", "root", "--keystone-group", "root")
+            run(*command, env=self.cloud.env)
+
+    def bootstrap(self) -> None:
+        endpoints = [f"--bootstrap-{interface}-url={self.api}/" for interface in ("admin", "internal", "public")]
+        options = ("--bootstrap-password=admin", "--bootstrap-region-id=RegionOne", *endpoints)
+        run(*self.manage("bootstrap", *options), env=self.cloud.env)
+
+    def register(self, kind: str, url: str) -> None:
+        """An entry of the catalogue."""
+        token = self.token()
+        service = ask("POST", f"{self.api}/services", {"service": {"type": kind, "name": kind}}, **token)["service"]
+        endpoint = {"service_id": service["id"], "interface": "public", "url": url, "region_id": "RegionOne"}
+        ask("POST", f"{self.api}/endpoints", {"endpoint": endpoint}, **token)
+
+    def token(self) -> dict[str, str]:
+        """A new token of the administrator, as the header that carries it."""
+        domain = {"id": "default"}
+        password = {"user": {"name": "admin", "password": "admin", "domain": domain}}
+        wanted = {
+            "identity": {"methods": ["password"], "password": password},
+            "scope": {"project": {"name": "admin", "domain": domain}},
+        }
+        request = urllib.request.Request(  # noqa: S310  # our own http address
+            f"{self.api}/auth/tokens", json.dumps({"auth": wanted}).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=ASK_TIMEOUT) as response:  # noqa: S310  # as above
+            return {"X-Auth-Token": response.headers["X-Subject-Token"]}
+
+    def revoke(self, token: str) -> None:
+        ask("DELETE", f"{self.api}/auth/tokens", **self.token(), **{"X-Subject-Token": token})
+
+
 class Placement(Process):
     def __init__(self, cloud: OpenStack) -> None:
         super().__init__(cloud, "placement")
@@ -144,7 +203,13 @@ class Neutron(Process):
                 self.cloud.release.python, SERVE, "neutron", str(self.port), *self._options]  # fmt: skip
 
     def ready(self) -> bool:
-        return get(f"{self.api}/networks?limit=1") is not None
+        try:
+            ask("GET", f"{self.api}/networks?limit=1")
+        except ApiError as error:
+            return error.status == HTTPStatus.UNAUTHORIZED  # with Keystone it knows us not, and has asked it
+        except OSError:
+            return False
+        return True
 
 
 class NeutronMaintenance(Process):
