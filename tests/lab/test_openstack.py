@@ -16,7 +16,7 @@ from tests.lab.monitoring import get
 from tests.lab.nova_cell import port_request
 from tests.lab.openstack import OpenStack
 from tests.lab.openstack_releases import newest
-from tests.lab.openstack_services import ApiError
+from tests.lab.openstack_services import ApiError, ask
 from tests.lab.site import LabError, processes, run
 from tests.waiting import wait_until
 
@@ -255,6 +255,28 @@ def test_the_newest_releases_answer_as_recorded() -> None:
         cloud.neutron.stop()
         cloud.neutron.start()
         assert len(cloud.ports()) == 3
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.filterwarnings("ignore")  # openstacksdk 4 warns of itself at each start
+def test_with_keystone_a_token_ends_and_openstacksdk_gets_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    openstack = pytest.importorskip("openstack")
+    with OpenStack(release=newest(), token_seconds=3600) as cloud:
+        keystone = cloud.keystone
+        assert keystone is not None
+        monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.clouds()))
+        connection = openstack.connect(cloud="lab")
+        assert connection.network.get("/ports").json() == {"ports": []}
+        token = connection.session.get_token()
+        keystone.revoke(token)
+        for address in (f"{cloud.neutron.api}/ports", f"{cloud.placement.url}/resource_providers"):
+            with pytest.raises(ApiError) as refused:
+                ask("GET", address, **{"X-Auth-Token": token})
+            assert refused.value.status == 401
+        assert connection.placement.get("/resource_providers").json() == {"resource_providers": []}
+        assert connection.session.get_token() != token
+        connection.close()
 
 
 def used(cloud: OpenStack, providers: list[str]) -> list[int]:
