@@ -35,7 +35,7 @@ def _say(case: Case) -> Said:
         summary=f"{case.name} is given away more than once: {'; '.join(records)}",
         remedy=(
             f"see which guest really has it on {quoted(case.host)} (virsh dumpxml INSTANCE | grep -A3 '<hostdev'), "
-            "take the port of the other from its instance (openstack server remove port INSTANCE PORT) and attach it "
-            "anew; start no instance of the two that is stopped"
+            "take the port of the other from its instance (openstack server remove port INSTANCE PORT) and, once its "
+            "device_id is empty, attach it anew; start no instance of the two that is stopped"
         ),
     )

@@ -50,9 +50,9 @@ def _say(case: Case) -> Said:
     return Said(
         summary=f"Nova's cell knows {case.name} ({row.status}{owner}); this host has no such device",
         remedy=(
-            f"see why it went (cat /sys/bus/pci/devices/{case.pf}/sriov_numvfs; dmesg): make the VFs again, as many as "
-            "there were, before the instances on them start again; if they were taken away on purpose: restart "
-            f"nova-compute on {quoted(case.host)}, it drops those that nobody has"
+            f"see why it went (ls -d /sys/bus/pci/devices/{case.pf}/virtfn*; dmesg): make the VFs again, as many as "
+            "there were, before the instances on them start again; if they were taken away on purpose, nova-compute on "
+            f"{quoted(case.host)} drops those that nobody has, and claimed ones once their instance is gone"
         ),
     )
 

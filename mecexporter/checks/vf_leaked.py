@@ -36,15 +36,22 @@ def _say(case: Case) -> Said:
             f"{case.name} is {claim.status} by Nova to instance {quoted(str(claim.instance))}{port}, "
             f"no port names it{unseen}"
         ),
-        remedy=f"{free(case)}; never delete or re-create the host's VFs for it",
+        remedy=f"{_look_first(case)}{free(case)}; never delete or re-create the host's VFs for it",
     )
+
+
+def _look_first(case: Case) -> str:
+    """A claim that is given up under a guest that still has the VF makes it free for a second one."""
+    if case.function is not None:
+        return ""
+    return f"see first whether a guest on {quoted(case.host)} has it (mec_vf_holder_info of that host): then leave it; "
 
 
 def free(case: Case) -> str:
     """How Nova's claim is given up: nova-compute keeps its devices in memory and would write them back."""
     claim = case.claims[0]
     return (
-        f"when the instance can be deleted or moved to another host, that frees it; else, with nova-compute on "  # noqa: S608  # for a person
+        f"when the instance can be deleted or live-migrated, that frees it; else, with nova-compute on "  # noqa: S608  # for a person
         f"{quoted(claim.host)} stopped, in its cell's database: UPDATE pci_devices SET status='available', "
         f"instance_uuid=NULL, request_id=NULL WHERE deleted=0 AND address={sql_quoted(case.address)} AND "
         f"instance_uuid={sql_quoted(str(claim.instance))} AND compute_node_id IN (SELECT id FROM compute_nodes WHERE "

@@ -37,7 +37,8 @@ def _say(case: Case) -> Said:
         )
     known = "" if case.instances else ", which Nova does not have"
     mend = (
-        f"openstack server remove port {owner} {uuid}, then openstack server add port {owner} {uuid}"
+        f"openstack server remove port {owner} {uuid}; once its device_id is empty: "
+        f"openstack server add port {owner} {uuid}"
         if case.instances
         else f"openstack port unset --device {uuid}, or openstack port delete {uuid} where nobody needs it"
     )

@@ -153,6 +153,19 @@ def test_sites_counted_as_one_silence_their_writers_but_not_those_of_a_site_with
     judged(alertmanager, "", want)
 
 
+def test_vfs_that_are_gone_silence_that_they_run_out_of_their_network_only(alertmanager: str) -> None:
+    network = {"physical_network": "physnet1", "instance": "gone"}
+    post(
+        alertmanager,
+        {"alertname": "MecVfsExhausted", "site": "east", **network},
+        {"alertname": "MecVfsRunOut", "site": "east", **network},
+        {"alertname": "MecVfsRunOut", "site": "west", **network},
+        {"alertname": "MecVfsRunOut", "site": "", **network, "physical_network": "physnet2"},
+    )
+    want = {"MecVfsExhaustedeast": "active", "MecVfsRunOuteast": "suppressed", "MecVfsRunOutwest": "active"}
+    judged(alertmanager, "gone", want | {"MecVfsRunOut": "active"})
+
+
 def test_what_ovn_controller_alone_can_tell_follows_from_its_death(alertmanager: str) -> None:
     node = {"instance": "dead"}
     post(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import promql_parser as promql
+import yaml
 
 from mecexporter.metrics.docs import all_metrics
 from mecexporter.metrics.spec import Kind, Metric
@@ -17,6 +19,23 @@ TARGET = frozenset({"job", "instance", "site"})
 
 FOREIGN = {"up": TARGET}
 """Metrics that are not ours: Prometheus' own."""
+
+LEVELS = {
+    "pf": frozenset({"site", "hostname", "pf", "physical_network", "numa_node"}),
+    "network_numa": frozenset({"site", "physical_network", "numa_node"}),
+    "network": frozenset({"site", "physical_network"}),
+    "site": frozenset({"site"}),
+}
+"""The labels of a recorded series, by the first part of its name (level:metric:operation)."""
+
+RECORDED: dict[str, frozenset[str]] = {
+    rule["record"]: LEVELS[rule["record"].partition(":")[0]]
+    for path in sorted((Path(__file__).parents[2] / "alerts").glob("*.rules.yaml"))
+    for group in yaml.safe_load(path.read_text())["groups"]
+    for rule in group["rules"]
+    if "record" in rule
+}
+"""What rules record of our metrics."""
 
 COUNTING = frozenset({"rate", "irate", "increase", "resets"})
 """Functions that mean something for counters only."""
@@ -78,7 +97,7 @@ def _unknown_labels(names: list[str], below: promql.Expr, declared: Mapping[str,
 
 def _labels(selector: promql.VectorSelector, declared: Mapping[str, Metric]) -> frozenset[str] | None:
     name = str(selector.name)
-    return TARGET.union(declared[name].labels) if name in declared else FOREIGN.get(name)
+    return TARGET.union(declared[name].labels) if name in declared else (FOREIGN | RECORDED).get(name)
 
 
 def _nodes(expression: promql.Expr, kind: type[N]) -> list[N]:

@@ -11,7 +11,7 @@ import yaml
 
 from mecexporter.checks.base import Check, Severity, discover
 from mecexporter.metrics.docs import alert_name
-from tests.contract.promql import TARGET, catalogue, metrics, problems
+from tests.contract.promql import RECORDED, TARGET, catalogue, metrics, problems
 
 ROOT = Path(__file__).parents[2]
 RUNBOOKS = ROOT / "docs" / "runbooks"
@@ -25,12 +25,14 @@ def load(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
 
 
-RULES: list[Rule] = [
+EVERY: list[Rule] = [
     rule
     for path in sorted(ROOT.glob("alerts/*.rules.yaml"))
     for group in load(path)["groups"]
     for rule in group["rules"]
 ]
+RULES = [rule for rule in EVERY if "alert" in rule]
+RECORDS = [rule for rule in EVERY if "record" in rule]
 ALERTS = sorted({rule["alert"] for rule in RULES})
 CHECKS = discover()
 DECLARED = catalogue()
@@ -92,7 +94,24 @@ def test_rule_names_only_what_is_declared(rule: Rule) -> None:
     for expression in [rule["expr"], *queries]:
         assert problems(expression, DECLARED) == []
     own = {label for name in metrics(rule["expr"]) if name in DECLARED for label in DECLARED[name].labels}
+    own.update(*(RECORDED.get(name, ()) for name in metrics(rule["expr"])))
     assert set(re.findall(r"\$labels\.(\w+)", texts)) <= own | TARGET
+
+
+@pytest.mark.parametrize("rule", RECORDS, ids=lambda rule: str(rule["record"]))
+def test_record_names_only_what_is_declared_and_has_a_case(rule: Rule) -> None:
+    """``level:metric:operation``, without labels of its own; a case shows the labels of its level and no others."""
+    assert re.fullmatch(r"[a-z_]+:mec_[a-z_]+:(max|min|ratio|sum)", rule["record"])
+    assert rule.keys() == {"record", "expr"}
+    assert problems(rule["expr"], DECLARED) == []
+    shown, *_ = [
+        sample["labels"]
+        for test in load(CASES / "records.test.yaml")["tests"]
+        for asked in test["promql_expr_test"]
+        for sample in asked["exp_samples"][:1]
+        if asked["expr"] == rule["record"]
+    ]
+    assert set(re.findall(r"(\w+)=", shown)) == RECORDED[rule["record"]]
 
 
 @each_alert
@@ -124,7 +143,7 @@ def test_alert_has_cases_where_its_source_and_its_exporter_are_lost(check: Check
 def test_cases_feed_only_series_that_are_declared(path: Path) -> None:
     for test in load(path)["tests"]:
         for series in test["input_series"]:
-            if series["series"].startswith("mec"):
+            if series["series"].startswith(("mec", *RECORDED)):
                 assert problems(series["series"], DECLARED) == []
 
 
@@ -133,14 +152,17 @@ def test_runbook_has_its_sections_and_names_what_exists(alert: str) -> None:
     text = (RUNBOOKS / f"{alert}.md").read_text()
     assert text.startswith(f"# {alert}\n")
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == SECTIONS
-    assert set(re.findall(r"\bmec(?:exporter)?_[a-z_]+", text)) <= DECLARED.keys()
+    recorded = set(re.findall(r"\b[a-z_]+:mec_[a-z_]+:[a-z]+", text))
+    assert recorded <= RECORDED.keys()
+    assert set(re.findall(r"(?<!:)\bmec(?:exporter)?_[a-z_]+", text)) <= DECLARED.keys()
     assert set(re.findall(r"--only (\w+)", text)) <= {check.name for check in CHECKS}
     assert set(re.findall(r"\(([\w.]+\.md)\)", text)) <= {path.name for path in RUNBOOKS.iterdir()}
 
 
 def test_nothing_is_left_over() -> None:
     assert {path.stem for path in RUNBOOKS.iterdir()} == {"README", "failover", *ALERTS}
-    assert {path.name.removesuffix(".test.yaml") for path in CASES.glob("*.yaml")} == {"healthy_site", *ALERTS}
+    cases_of = {path.name.removesuffix(".test.yaml") for path in CASES.glob("*.yaml")}
+    assert cases_of == {"healthy_site", "records", *ALERTS}
     index = (RUNBOOKS / "README.md").read_text()
     assert sorted(re.findall(r"\((Mec\w+)\.md\)", index)) == ALERTS
     example = (ROOT / "alerts" / "alertmanager.example.yaml").read_text()

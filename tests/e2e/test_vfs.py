@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mecexporter.checks.vfs import Drift
+from tests.lab.monitoring import get
 from tests.lab.openstack import OpenStack
 from tests.lab.sriov import VfExporter
 from tests.sources.daemons import short_dir
@@ -250,6 +251,11 @@ def test_a_service_that_is_lost_makes_its_checks_unknown_and_others_go_on(node: 
         node.openstack.mariadb.stop()
         wait_until(lambda: exporter.unknown().get("vf_unrecorded") == {"nova@cell1"}, SOON, "Nova's ledger is lost")
         assert exporter.found() == {}
+        # Nowhere is the password of the cell's URL to be seen.
+        said = [get(f"{exporter.url}{page}") for page in ("/metrics", "/", "/api/v1/findings", "/api/v1/sources")]
+        for text in (*said, exporter.log.read_text()):
+            assert text is not None
+            assert "r3ader" not in text
         node.openstack.mariadb.start()
         node.rows.report(node.host)
         wait_until(lambda: exporter.found() == expected, 90, "it is back")
