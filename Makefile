@@ -33,6 +33,7 @@ lock: venv
 	$(COMPILE) $(UPGRADE) --only-build-deps --build-deps-for wheel -o requirements-build.txt pyproject.toml
 	$(COMPILE) $(UPGRADE) --extra nova-db -o requirements.txt pyproject.toml
 	$(COMPILE) $(UPGRADE) --extra nova-db --extra dev -o requirements-dev.txt pyproject.toml requirements-dev.in
+	$(COMPILE) $(UPGRADE) -o tests/tools/openstack-requirements.txt tests/tools/openstack-requirements.in
 
 lint: venv
 	$(BIN)/ruff check

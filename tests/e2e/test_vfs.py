@@ -47,9 +47,8 @@ class Node:
         rows.host(self.number, self.host)
         for vf in VFS:
             rows.vf(self.number, vf, parent_addr=PF, request_id=None)
-        root = openstack.create_provider(self.host, 0)
-        name = f"{self.host}_{PF.upper()}"
-        self.provider = openstack.create_provider(name, len(VFS), parent=root, resource=CLASS)
+        root = openstack.create_provider(self.host)
+        self.provider = openstack.create_pf_provider(self.host, root, PF, len(VFS), resource=CLASS)
         self.instances: set[str] = set()
 
     def exporter(self, **sections: Any) -> VfExporter:
@@ -96,7 +95,7 @@ class Node:
 
 @pytest.fixture(scope="module", name="openstack")
 def an_openstack() -> Iterator[OpenStack]:
-    with short_dir() as directory, OpenStack(directory, [f"compute-{n}" for n in range(1, 9)]) as openstack:
+    with OpenStack([f"compute-{n}" for n in range(1, 9)]) as openstack:
         yield openstack
 
 
@@ -238,18 +237,18 @@ def test_a_service_that_is_lost_makes_its_checks_unknown_and_others_go_on(node: 
     expected = {"vf_leaked": {VFS[0]}, "vf_unrecorded": {VFS[1]}}
     with node.exporter() as exporter:
         wait_until(lambda: exporter.found() == expected, SOON, "found")
-        node.openstack.stop("neutron")
+        node.openstack.neutron.stop()
         needs_neutron = {"vf_leaked", "vf_portless", "vf_orphan_port", "vf_double_booked"}
         unknown = {check: {"neutron"} for check in needs_neutron}
         wait_until(lambda: exporter.unknown() == unknown, SOON, "without Neutron they can't tell")
         assert exporter.found() == {"vf_unrecorded": {VFS[1]}}
         assert not any('ledger="neutron"' in labels for labels in exporter.series("mec_vf_ledger"))
         assert not any('kind="leaked"' in labels for labels in exporter.series("mec_vf_drift"))
-        node.openstack.start_neutron()
+        node.openstack.neutron.start()
         node.rows.report(node.host)
         wait_until(lambda: exporter.found() == expected, SOON, "it is back")
 
-        node.openstack.stop("mariadb")
+        node.openstack.mariadb.stop()
         wait_until(lambda: exporter.unknown().get("vf_unrecorded") == {"nova@cell1"}, SOON, "Nova's ledger is lost")
         assert exporter.found() == {}
         # Nowhere is the password of the cell's URL to be seen.
@@ -257,7 +256,7 @@ def test_a_service_that_is_lost_makes_its_checks_unknown_and_others_go_on(node: 
         for text in (*said, exporter.log.read_text()):
             assert text is not None
             assert "r3ader" not in text
-        node.openstack.start_mariadb()
+        node.openstack.mariadb.start()
         node.rows.report(node.host)
         wait_until(lambda: exporter.found() == expected, 90, "it is back")
 

@@ -13,7 +13,6 @@ from tests import hwlab
 from tests.hwlab import Guest
 from tests.lab.monitoring import free_port, get
 from tests.lab.openstack import OpenStack
-from tests.sources.daemons import short_dir
 from tests.sources.nova_rows import Rows
 from tests.waiting import wait_until
 
@@ -124,7 +123,7 @@ class Machine:
 
 @pytest.fixture(name="openstack")
 def an_openstack() -> Iterator[OpenStack]:
-    with short_dir() as directory, OpenStack(directory, [HOST]) as openstack:
+    with OpenStack([HOST]) as openstack:
         yield openstack
 
 
@@ -140,8 +139,8 @@ def test_the_leak_on_real_vfs(openstack: OpenStack, tmp_path: Path) -> None:
     network = openstack.create_network()
     rows.claim(1, vfs[0], UUID)
     port = openstack.create_port(network, HOST, vfs[0], UUID)
-    root = openstack.create_provider(HOST, 0)
-    openstack.create_provider(f"{HOST}_{PF.upper()}", 4, parent=root, resource=CLASS)
+    root = openstack.create_provider(HOST)
+    openstack.create_pf_provider(HOST, root, PF, 4, resource=CLASS)
     with Machine(tmp_path, openstack) as machine:
         wait_until(lambda: len(machine.series("mec_vf_drift")) == 6, SOON, "all ledgers are read")
         assert machine.found() == {}

@@ -51,6 +51,8 @@ def get(url: str) -> str | None:
 class Service:
     """A process of the lab that serves HTTP on a port of 127.0.0.1 and stays in the foreground."""
 
+    patience: float = SETTLE_TIMEOUT  # seconds until it is ready
+
     def __init__(self, site: Site, name: str) -> None:
         self.site, self.name = site, name
         self.port = free_port()
@@ -73,9 +75,17 @@ class Service:
 
     def start(self) -> None:
         """Starts it and waits until it is ready; LabError with its last words if it ends instead."""
-        process = self.process = self.site.spawn(*self.command(), log=self.log)
+        self.launch()
+        self.await_ready()
+
+    def launch(self) -> None:
+        self.process = self.site.spawn(*self.command(), log=self.log)
+
+    def await_ready(self) -> None:
+        process = self.process
+        assert process is not None
         try:
-            wait_until(lambda: process.poll() is not None or self.ready(), SETTLE_TIMEOUT, f"{self.name} is ready")
+            wait_until(lambda: process.poll() is not None or self.ready(), self.patience, f"{self.name} is ready")
         except BaseException:
             self.stop(signal.SIGKILL)
             raise
