@@ -11,9 +11,13 @@ import fcntl
 import os
 import shutil
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from tests.lab.openstack_releases import CACHE
 from tests.lab.site import LabError, require
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SUITES = ("trixie", "sid")
 """OVS 3.5 with OVN 25.03, and OVS 4.0 with OVN 26.03 as this was written."""
@@ -23,11 +27,6 @@ _LOADER = f"{_LIBRARIES}/ld-linux-x86-64.so.2"
 _SECONDS = 600
 
 
-def cache() -> Path:
-    """LAB_CACHE, or below the home directory."""
-    return Path(os.environ.get("LAB_CACHE") or Path.home() / ".cache/mecexporter-lab").absolute()
-
-
 def generation(suite: str) -> Path:
     """The root of a suite's programs, unpacked if they are not there; a second process waits for the first.
 
@@ -35,7 +34,7 @@ def generation(suite: str) -> Path:
         LabError: they can't be had.
     """
     require({"dpkg-deb": "dpkg", "patchelf": "patchelf"})
-    root = cache() / suite
+    root = CACHE / suite
     root.parent.mkdir(parents=True, exist_ok=True)
     with (root.parent / f"{suite}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

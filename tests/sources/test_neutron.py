@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -18,8 +20,8 @@ from tests.sources.apis import Apis, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
+FIXTURES = Path(__file__).parents[1] / "fixtures/openstack"
 WORLD = empty_world(0.0, "compute-1", Settings())
 PORTS = "/network/v2.0/ports"
 
@@ -82,6 +84,18 @@ async def test_ports_that_name_devices(apis: Apis) -> None:
         Port(uuid="a", host="compute-1", address="0000:3b:00.2", instance="vm", vnic="direct"),
         Port(uuid="b", host="compute-1", address="0000:3b:00.3", instance="vm", vnic="macvtap"),
     )
+
+
+@pytest.mark.parametrize("release", ["debian", "newest"])
+async def test_what_a_real_neutron_answered(apis: Apis, release: str) -> None:
+    recorded = json.loads((FIXTURES / release / "neutron_ports.json").read_text())
+    apis.answers[PORTS] = recorded
+    found = await source(every_host=True).read(WORLD)
+    direct = [p for p in recorded["ports"] if p["binding:vnic_type"] == "direct"]
+    assert [(p.uuid, p.host, p.address, p.instance) for p in found] == [
+        (p["id"], p["binding:host_id"], p["binding:profile"]["pci_slot"], p["device_id"]) for p in direct
+    ]
+    assert found
 
 
 async def test_only_what_is_needed_is_asked_for_of_one_host_or_all(apis: Apis) -> None:

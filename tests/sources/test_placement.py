@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,8 +19,8 @@ from tests.sources.apis import Apis, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
+FIXTURES = Path(__file__).parents[1] / "fixtures/openstack"
 WORLD = empty_world(0.0, "compute-1", Settings())
 CLASS = "CUSTOM_PCI_15B3_101E"
 LIST = "/placement/resource_providers"
@@ -66,6 +68,21 @@ async def test_providers_of_this_host(apis: Apis) -> None:
     )
     assert [p.uuid for p in found] == ["rp-1", "rp-2"], "a hypervisor's hostname may have its domain"
     assert apis.asked[0] == f"{LIST}?required=COMPUTE_MANAGED_PCI_DEVICE"
+
+
+@pytest.mark.parametrize("release", ["debian", "newest"])
+async def test_what_a_real_placement_answered(apis: Apis, release: str) -> None:
+    def recorded(name: str) -> Any:
+        return json.loads((FIXTURES / release / f"placement_{name}.json").read_text())
+
+    rows = recorded("resource_providers")["resource_providers"]
+    apis.answers[LIST] = {"resource_providers": rows}
+    for row in rows:
+        for what in ("inventories", "allocations"):
+            apis.answers[f"{LIST}/{row['uuid']}/{what}"] = recorded(what)
+    found = await source(every_host=True).read(WORLD)
+    assert {(p.host, p.pf) for p in found} == {(f"compute-{n}.example.org", "0000:3b:00.0") for n in (1, 2)}
+    assert {(p.total, p.reserved, p.used) for p in found} == {(6, 0, 2)}
 
 
 async def test_providers_of_all_hosts(apis: Apis) -> None:
