@@ -13,6 +13,7 @@ import pytest
 from mecexporter.checks.vfs import Drift
 from tests.lab.monitoring import get
 from tests.lab.openstack import OpenStack
+from tests.lab.openstack_releases import debian, newest
 from tests.lab.sriov import VfExporter
 from tests.sources.daemons import short_dir
 from tests.sources.machine import Machine
@@ -93,9 +94,14 @@ class Node:
         self.rows.run(statement, task=task, state=state, uuid=self.uuid(name))
 
 
-@pytest.fixture(scope="module", name="openstack")
-def an_openstack() -> Iterator[OpenStack]:
-    with OpenStack([f"compute-{n}" for n in range(1, 9)]) as openstack:
+@pytest.fixture(
+    scope="module",
+    name="openstack",
+    params=[debian, pytest.param(newest, marks=pytest.mark.long)],
+    ids=lambda r: r.__name__,
+)
+def an_openstack(request: pytest.FixtureRequest) -> Iterator[OpenStack]:
+    with OpenStack([f"compute-{n}" for n in range(1, 17)], release=request.param()) as openstack:
         yield openstack
 
 
