@@ -26,7 +26,6 @@ _SHORT = 160
 _ENDED = ("confirmed", "reverted", "completed", "done", "error", "failed", "cancelled")
 """``migrations.status`` of a migration that is over (nova.db.main.api, migration_get_in_progress_by_host_and_node)."""
 
-_HOST = "LOWER(cn.host) = LOWER(:host)"
 _DEVICES = """
 SELECT cn.host, pd.address, pd.parent_addr, pd.dev_type, pd.status, pd.numa_node, pd.instance_uuid, pd.request_id
 FROM pci_devices pd JOIN compute_nodes cn ON cn.id = pd.compute_node_id
@@ -103,7 +102,11 @@ class _Reader:
     def __init__(self, sqlalchemy: Any, connection: Any) -> None:
         self._sqlalchemy = sqlalchemy
         self._connection = connection
-        self.dialect = str(connection.dialect.name)
+        self.sqlite = connection.dialect.name == "sqlite"
+
+    def of_host(self, column: str) -> str:
+        """In any case, and by the column's index: MySQL's collations ignore case by themselves."""
+        return f"{column} = :host{' COLLATE NOCASE' if self.sqlite else ''}"
 
     def rows(self, statement: str, **values: Any) -> list[Any]:
         """All rows, of which there may be many but not any number."""
@@ -146,7 +149,7 @@ def _be_read_only(sqlalchemy: Any, connection: Any) -> None:
 
 def _cell(reader: _Reader, host: str | None) -> Cell:
     of_host = {"host": host} if host is not None else {}
-    devices = reader.rows(f"{_DEVICES} AND {_HOST}" if host is not None else _DEVICES, **of_host)
+    devices = reader.rows(f"{_DEVICES} AND {reader.of_host('cn.host')}" if host is not None else _DEVICES, **of_host)
     owners = {row.instance_uuid for row in devices if row.instance_uuid and row.status in CLAIMED}
     moves = reader.rows(_MIGRATIONS, ended=_ENDED)
     here = {
@@ -178,7 +181,7 @@ def _instances(reader: _Reader, host: str | None, wanted: set[str]) -> list[Any]
     """Those of the host, those that have something here, and those that are nowhere: their ports may stay."""
     if host is None:
         return reader.rows(_INSTANCES)
-    found = reader.rows(f"{_INSTANCES} AND (LOWER(host) = LOWER(:host) OR host IS NULL)", host=host)
+    found = reader.rows(f"{_INSTANCES} AND ({reader.of_host('host')} OR host IS NULL)", host=host)
     rest = sorted(wanted - {row.uuid for row in found})
     return found + [
         row for some in _slices(rest) for row in reader.rows(f"{_INSTANCES} AND uuid IN :uuids", uuids=some)
@@ -249,7 +252,7 @@ def _device(row: Any, requests: Mapping[str, _Request]) -> PciDevice:
 
 def _up(reader: _Reader) -> dict[str, bool]:
     """By the database's own clock: nova-compute writes ``last_seen_up`` in UTC."""
-    age = _AGE_SQLITE if reader.dialect == "sqlite" else _AGE
+    age = _AGE_SQLITE if reader.sqlite else _AGE
     return {
         row.host: not row.forced_down and row.age is not None and float(row.age) <= _SERVICE_DOWN
         for row in reader.rows(_SERVICES.format(age=age))

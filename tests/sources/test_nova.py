@@ -63,6 +63,16 @@ async def test_devices_of_this_host(rows: Rows) -> None:
     assert cell.instances == {ALICE: Instance(host="compute-1", vm_state="active", task_state=None)}
 
 
+async def test_a_host_in_any_case(rows: Rows) -> None:
+    rows.vf(1, VF, ALICE)
+    rows.instance(ALICE, "COMPUTE-1")
+    rows.instance(BOB, "COMPUTE-1")
+    rows.run("UPDATE compute_nodes SET host = 'Compute-1' WHERE id = 1")
+    cell = await read(rows)
+    assert [d.address for d in cell.devices] == [VF]
+    assert cell.instances.keys() == {ALICE, BOB}
+
+
 async def test_devices_of_all_hosts(rows: Rows) -> None:
     rows.vf(1, VF, ALICE)
     rows.vf(2, VF, BOB)
