@@ -31,6 +31,7 @@ from tests.e2e.test_databases import (
 from tests.lab import incidents
 from tests.lab.central import DATABASES, NAMES, VIP, CentralExporter, Cluster, Host, Pair
 from tests.lab.failover import address_becomes_its_own, follow_the_address, follow_the_host, northd
+from tests.lab.site import version
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def test_a_fail_over_in_stages_and_back(pair: Pair) -> None:
         incidents.begin(pair, "F5")
         wait_until(lambda: is_well(near) and is_well(far), CLEAR, "all is well with the old active as standby")
         assert in_sync(near) == {("OVN_Northbound", ca.tcp("nb")): 1.0, ("OVN_Southbound", ca.tcp("sb")): 1.0}
-        assert northd(ca) == "standby"
+        # From OVN 25.03 on a northd beside a standby calls itself active: it has a lock of its own there.
+        assert northd(ca) == ("standby" if version("ovn-northd") < (25, 3) else "active")
         wait_until(lambda: "after" in ca.dump("nb", "Logical_Switch"), 20, "it has what it missed")
 
         incidents.end(pair, "F5")
@@ -127,6 +129,8 @@ def fail_over(pair: Pair, near: CentralExporter, far: CentralExporter) -> None:
     pair.cb.nbctl("ls-add", "after")
 
 
+@pytest.mark.long
+@pytest.mark.skipif(version("ovn-northd") >= (25, 3), reason="there it is active beside a standby, and after it")
 def test_a_northd_that_was_there_before_the_promotion(pair: Pair) -> None:
     """It stands by for ever. No host can tell; the rule of the site can, once the dead host's exporter is up again."""
     with CentralExporter(pair.cb, peers(pair.ca, pair.cb), **QUICK) as exporter:

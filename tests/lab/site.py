@@ -84,6 +84,12 @@ def run(*argv: str | Path, env: dict[str, str] | None = None, check: bool = True
     return done.stdout.strip()
 
 
+def version(program: str) -> tuple[int, ...]:
+    """Of a daemon of Open vSwitch or OVN: what the lab does, and what is to be seen, differs between generations."""
+    words = run(program, "--version").split()
+    return tuple(int(part) for part in next(word for word in words if word[0].isdigit()).split("."))
+
+
 def environment(name: str) -> dict[str, str]:
     """The environment of a lab's processes: the caller's without OVS_* and OVN_*, with the lab's mark."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("OVS_", "OVN_"))}
