@@ -28,7 +28,7 @@ def vf_orphan_port(world: World) -> Verdict:
 
 
 def _say(case: Case) -> Said:
-    (port,) = case.ports
+    (port,) = case.named
     uuid, owner = quoted(port.uuid), quoted(port.instance)
     if case.claims:
         return Said(
