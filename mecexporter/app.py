@@ -246,6 +246,7 @@ class Engine:
             wanted=self._wanted(source),
             clock=self._clock,
             chance=self._chance,
+            awaited=self._read_only,
         )
         if self._group is not None:
             self._group.create_task(supervisor.run(), name=f"source {source.name}")

@@ -30,7 +30,7 @@ def vf_double_booked(world: World) -> Verdict:
 
 def _say(case: Case) -> Said:
     records = [f"Nova's claim of instance {quoted(str(claim.instance))}" for claim in case.claims]
-    records += [f"port {quoted(port.uuid)} of instance {quoted(port.instance)}" for port in case.ports]
+    records += [f"port {quoted(port.uuid)} of instance {quoted(port.instance)}" for port in case.named]
     return Said(
         summary=f"{case.name} is given away more than once: {'; '.join(records)}",
         remedy=(

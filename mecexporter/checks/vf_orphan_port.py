@@ -28,19 +28,20 @@ def vf_orphan_port(world: World) -> Verdict:
 
 
 def _say(case: Case) -> Said:
-    (port,) = case.ports
+    (port,) = case.named
     uuid, owner = quoted(port.uuid), quoted(port.instance)
     if case.claims:
         return Said(
             summary=f"port {uuid} and Nova give {case.name} to instance {owner}, which runs without it",
             remedy=f"its guest lost the device: openstack server reboot --hard {owner} when its owner agrees",
         )
-    known = "" if case.instances else ", which Nova does not have"
+    known = "" if case.instances else ", which is not on this host"
     mend = (
         f"openstack server remove port {owner} {uuid}; once its device_id is empty: "
         f"openstack server add port {owner} {uuid}"
         if case.instances
-        else f"openstack port unset --device {uuid}, or openstack port delete {uuid} where nobody needs it"
+        else f"see first where the instance is (openstack server show {owner}); if it is gone: openstack port unset "
+        f"--device {uuid}, or openstack port delete {uuid} where nobody needs it"
     )
     return Said(
         summary=f"port {uuid} of instance {owner}{known} names {case.name}, which Nova has claimed for nobody",

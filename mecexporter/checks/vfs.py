@@ -29,8 +29,10 @@ T = TypeVar("T")
 
 _NOT_HERE = frozenset({"removed", "deleted"})
 """Statuses of rows whose device Nova itself knows to be gone."""
-_NO_VFIO = frozenset({"macvtap", "vdpa"})
+_NO_VFIO = frozenset({"macvtap", "vdpa", "virtio-forwarder"})
 """vnic types whose guests hold no VFIO group."""
+_CYBORGS = "accelerator-"
+"""vnic types whose devices are Cyborg's: their ports name them and Nova has no claim."""
 
 _SECOND_READ = 10.0
 """Seconds after the first read, at least, that the second one is made (contract)."""
@@ -85,6 +87,21 @@ class Case:
         return tuple(row for row in self.rows if row.claimed)
 
     @property
+    def named(self) -> tuple[Port, ...]:
+        """The ports that say something of now.
+
+        One whose instance is nowhere (shelved and offloaded), or not yet anywhere, keeps the address that it had when
+        it last ran: Nova leaves its binding, and gives the device to others meanwhile.
+        """
+        return tuple(port for port in self.ports if not self._nowhere(port))
+
+    def _nowhere(self, port: Port) -> bool:
+        instance = self.instances.get(port.instance)
+        if instance is None or any(claim.instance == port.instance for claim in self.claims):
+            return False
+        return instance.host is None or instance.vm_state == "building"
+
+    @property
     def held(self) -> bool:
         """Whether a guest holds it, on the weaker evidence too."""
         return self.function is not None and self.function.held in (Held.YES, Held.BOUND)
@@ -122,7 +139,7 @@ def judge(case: Case, ledgers: Ledgers) -> Drift | None:
     """The verdict of the contract's table about one function, None where all is well or nothing can be said."""
     if _unsettled(case, ledgers):
         return None
-    claims, ports = case.claims, case.ports
+    claims, ports = case.claims, case.named
     owners = {str(c.instance) for c in claims} | ({p.instance for p in ports} if claims else set())
     if len(owners) > 1 or len({p.uuid for p in ports}) > 1:
         return Drift.DOUBLE_BOOKED
@@ -137,18 +154,18 @@ def judge(case: Case, ledgers: Ledgers) -> Drift | None:
 
 
 def _claim_against_port(case: Case) -> Drift | None:
-    if case.claims and not case.ports:
+    if case.claims and not case.named:
         return Drift.PORTLESS if case.held else Drift.LEAKED
-    if case.ports and not case.claims:
-        return None if _offloaded(case) else Drift.ORPHAN_PORT
-    return Drift.ORPHAN_PORT if case.ports and _should_be_held(case) else None
+    if case.named and not case.claims:
+        return Drift.ORPHAN_PORT
+    return Drift.ORPHAN_PORT if case.named and _should_be_held(case) else None
 
 
 def _unsettled(case: Case, ledgers: Ledgers) -> bool:
     """Whether what it looks like now may be normal life, or belongs to a flavour and not to Neutron."""
     if ledgers.cells is not None and not case.up:
         return True
-    if any(row.flavour for row in case.claims):
+    if any(row.flavour for row in case.claims) or any(port.vnic.startswith(_CYBORGS) for port in case.ports):
         return True
     return any(i.task_state or i.moving or case.address in i.context for i in case.instances.values())
 
@@ -160,17 +177,11 @@ def _lacks(case: Case, ledgers: Ledgers) -> bool:
     return any(row.kind is DeviceKind.VF and row.status not in _NOT_HERE for row in case.rows)
 
 
-def _offloaded(case: Case) -> bool:
-    """Whether the port's instance is where it needs no device: nowhere, or not yet anywhere."""
-    instance = case.instances.get(case.ports[0].instance)
-    return instance is not None and (instance.host is None or instance.vm_state == "building")
-
-
 def _should_be_held(case: Case) -> bool:
     """Whether its instance runs on this host, undisturbed, and yet the NIC shows that no guest has it."""
-    if case.function is None or case.function.held is not Held.NO or any(p.vnic in _NO_VFIO for p in case.ports):
+    if case.function is None or case.function.held is not Held.NO or any(p.vnic in _NO_VFIO for p in case.named):
         return False
-    instance = case.instances.get(case.ports[0].instance)
+    instance = case.instances.get(case.named[0].instance)
     if instance is None or instance.host is None:
         return False
     return instance.vm_state == "active" and instance.host.casefold() == case.host.casefold()
@@ -180,8 +191,8 @@ def cases(ledgers: Ledgers) -> Iterator[Case]:
     """Every function that somebody claims, names, holds or lacks; free ones are of no interest."""
     devices = [row for cell in ledgers.cells or () for row in cell.devices]
     instances = {uuid: i for cell in ledgers.cells or () for uuid, i in cell.instances.items()}
-    down = {host.casefold() for cell in ledgers.cells or () for host, up in cell.up.items() if not up}
-    up = {host.casefold() for cell in ledgers.cells or () for host in cell.up} - down
+    # A service row that was left behind in another cell says nothing of a host that lives.
+    up = {host.casefold() for cell in ledgers.cells or () for host, reports in cell.up.items() if reports}
     own = ledgers.host.casefold()
     functions = {f.address: f for pf in (ledgers.nic.pfs if ledgers.nic else ()) for f in (pf, *pf.vfs)}
     pfs = {f.address: pf.address for pf in (ledgers.nic.pfs if ledgers.nic else ()) for f in (pf, *pf.vfs)}

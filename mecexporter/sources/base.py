@@ -102,6 +102,7 @@ class Supervisor(Generic[T]):
         wanted: whether the source is to be asked at all.
         clock: the exporter's clock.
         chance: for the jitter.
+        awaited: whether somebody waits for the first answer, of this one process alone.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Supervisor(Generic[T]):
         wanted: Callable[[World], bool],
         clock: Callable[[], float],
         chance: random.Random,
+        awaited: bool = False,
     ) -> None:
         self.source = source
         self._world = world
@@ -120,6 +122,7 @@ class Supervisor(Generic[T]):
         self._wanted = wanted
         self._clock = clock
         self._chance = chance
+        self._awaited = awaited
         self._poked = asyncio.Event()
         self._asked: Hashable = _NOTHING
         self._errors: dict[Reason, int] = {}
@@ -154,7 +157,7 @@ class Supervisor(Generic[T]):
                     self._asked = _NOTHING
                     self._poked.clear()
                     stirred = await self._poked.wait()
-                if stirred and self.source.shared:  # what stirs this node stirs others
+                if stirred and self.source.shared and not self._awaited:  # what stirs this node stirs others
                     await asyncio.sleep(self._chance.uniform(0, min(self.source.retry or 0, _SPREAD)))
                 began, started = self._clock(), time.monotonic()
                 outcome = await self._ask(began, failing_since)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PAGE = 1000
 """Ports asked for at once; Neutron may answer fewer."""
 _FIELDS = ("id", "device_id", "device_owner", "binding:host_id", "binding:vnic_type", "binding:profile")
+_ADMINS = frozenset({"binding:host_id", "binding:profile"})
+"""Neutron leaves them out for whoever may not see them; without them no port would seem to name a device."""
 _ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _MOST = 2_000_000
 _BEGINNINGS = 3
@@ -89,6 +91,9 @@ class NeutronSource(Source[tuple[Port, ...]]):
                 raise _MarkerGoneError from None
             raise
         page = listed(answer, "ports", "network /ports")
+        if any("id" in row and not row.keys() >= _ADMINS for row in page):
+            why = "network /ports: the answer has no bindings: who asks must be allowed to see them, as an admin is"
+            raise SourceError(Reason.PERMISSION, why)
         links = answer.get("ports_links") or []
         told = any(isinstance(link, dict) and link.get("rel") == "next" for link in links)
         return page, told or len(page) >= PAGE

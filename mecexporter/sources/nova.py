@@ -15,6 +15,7 @@ from mecexporter.state.world import CELL, Role
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from mecexporter.state.world import World
 
@@ -29,11 +30,12 @@ _ENDED = ("confirmed", "reverted", "completed", "done", "error", "failed", "canc
 _DEVICES = """
 SELECT cn.host, pd.address, pd.parent_addr, pd.dev_type, pd.status, pd.numa_node, pd.instance_uuid, pd.request_id
 FROM pci_devices pd JOIN compute_nodes cn ON cn.id = pd.compute_node_id
-WHERE pd.deleted = 0 AND cn.deleted = 0 AND pd.dev_type IN ('type-VF', 'type-PF', 'vdpa')
+WHERE pd.deleted = 0 AND cn.deleted = 0 AND cn.host IS NOT NULL AND pd.dev_type IN ('type-VF', 'type-PF', 'vdpa')
 """
-_SERVICES = (
-    "SELECT host, {age} AS age, forced_down FROM services WHERE deleted = 0 AND services.binary = 'nova-compute'"
-)
+_SERVICES = """
+SELECT host, {age} AS age, forced_down FROM services
+WHERE deleted = 0 AND services.binary = 'nova-compute' AND host IS NOT NULL
+"""
 _AGE = "TIMESTAMPDIFF(SECOND, last_seen_up, UTC_TIMESTAMP())"
 _AGE_SQLITE = "strftime('%s', 'now') - strftime('%s', last_seen_up)"
 _INSTANCES = "SELECT uuid, host, vm_state, task_state FROM instances WHERE deleted = 0"
@@ -157,11 +159,11 @@ def _cell(reader: _Reader, host: str | None) -> Cell:
         for row in moves
         if host is None or host.casefold() in {str(row.source_compute).casefold(), str(row.dest_compute).casefold()}
     }
-    requests, contexts = _extra(reader, sorted(owners | here))
+    requests, contexts, aliased = _extra(reader, sorted(owners | here))
     instances = _instances(reader, host, owners | here)
     moving = {row.instance_uuid for row in moves}
     return Cell(
-        devices=tuple(_device(row, requests) for row in devices),
+        devices=tuple(_device(row, requests, aliased) for row in devices),
         instances={
             row.uuid: Instance(
                 host=row.host,
@@ -188,9 +190,13 @@ def _instances(reader: _Reader, host: str | None, wanted: set[str]) -> list[Any]
     ]
 
 
-def _extra(reader: _Reader, uuids: list[str]) -> tuple[dict[str, _Request], dict[str, frozenset[str]]]:
-    """request_id -> request, and instance -> addresses in its migration_context."""
+def _extra(reader: _Reader, uuids: list[str]) -> tuple[dict[str, _Request], dict[str, frozenset[str]], set[str]]:
+    """request_id -> request, instance -> addresses in its migration_context, and who has a flavour's without an id.
+
+    Before Zed, Nova gave an id to ports' requests alone; instances made then keep theirs.
+    """
     requests: dict[str, _Request] = {}
+    aliased: set[str] = set()
     contexts: dict[str, frozenset[str]] = {}
     for some in _slices(uuids):
         for row in reader.rows(_EXTRA, uuids=some):
@@ -198,9 +204,11 @@ def _extra(reader: _Reader, uuids: list[str]) -> tuple[dict[str, _Request], dict
                 found = _Request(request)
                 if found.id:
                     requests[found.id] = found
+                elif found.flavour:
+                    aliased.add(row.instance_uuid)
             if row.migration_context:
                 contexts[row.instance_uuid] = frozenset(_ADDRESSES.findall(str(row.migration_context).lower()))
-    return requests, contexts
+    return requests, contexts, aliased
 
 
 _ADDRESSES = re.compile(r'"address": *"([0-9a-f:.]+)"')
@@ -212,13 +220,17 @@ class _Request:
     def __init__(self, request: Mapping[str, Any]) -> None:
         inner = request.get("nova_object.data")
         data = inner if isinstance(inner, dict) else request
-        self.id = data.get("request_id")
+        self.id = _string(data.get("request_id"))
         self.flavour = bool(data.get("alias_name"))
-        self.port = data.get("requester_id")
+        self.port = _string(data.get("requester_id"))
         spec = data.get("spec")
         spec = spec if isinstance(spec, list) else []
         networks = (one.get("physical_network") for one in spec if isinstance(one, dict))
         self.physical_network = next((n for n in networks if isinstance(n, str)), None)
+
+
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _data(text: str | None, key: str) -> Iterator[Mapping[str, Any]]:
@@ -234,7 +246,7 @@ def _data(text: str | None, key: str) -> Iterator[Mapping[str, Any]]:
         yield from (one for one in found if isinstance(one, dict))
 
 
-def _device(row: Any, requests: Mapping[str, _Request]) -> PciDevice:
+def _device(row: Any, requests: Mapping[str, _Request], aliased: AbstractSet[str]) -> PciDevice:
     request = requests.get(row.request_id) if row.request_id else None
     return PciDevice(
         host=row.host,
@@ -244,7 +256,7 @@ def _device(row: Any, requests: Mapping[str, _Request]) -> PciDevice:
         status=row.status,
         numa_node=row.numa_node,
         instance=row.instance_uuid,
-        flavour=request.flavour if request else False,
+        flavour=request.flavour if request else not row.request_id and row.instance_uuid in aliased,
         port=request.port if request else None,
         physical_network=request.physical_network if request else None,
     )

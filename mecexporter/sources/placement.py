@@ -111,8 +111,10 @@ class PlacementSource(Source[tuple[Provider, ...]]):
         classes = [c for c in inventories if c in self._classes or c.startswith(_CLASSES)]
         used = 0
         for consumer in allocations.values():
-            given = consumer.get("resources", {}) if isinstance(consumer, dict) else {}
-            used += sum(n for c, n in given.items() if c in self._classes or c.startswith(_CLASSES))
+            given = consumer.get("resources") if isinstance(consumer, dict) else None
+            if not isinstance(given, dict):
+                raise SourceError(Reason.GARBAGE, f"placement: an allocation of {name} without resources")
+            used += sum(_count(given, c) for c in given if c in self._classes or c.startswith(_CLASSES))
         if not classes and not used:
             return None
         found = _NAME.fullmatch(name)
@@ -129,8 +131,8 @@ class PlacementSource(Source[tuple[Provider, ...]]):
 
 def _count(inventory: object, key: str) -> int:
     value = inventory.get(key) if isinstance(inventory, dict) else None
-    if not isinstance(value, int):
-        raise SourceError(Reason.GARBAGE, f"placement: an inventory without {key}")
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise SourceError(Reason.GARBAGE, f"placement: {key} of an inventory or allocation is no number")
     return value
 
 

@@ -106,6 +106,8 @@ class SysfsSource(Source[Nic]):
         holders = self._find_holders({name for names in bound.values() for name in names}) if bound else {}
         domains = _domains(self._paths.libvirt) if bound else {}
         seen = holders is not None
+        every = (vfs.values() for vfs in of.values() if len(vfs) > 1 and all(vf.name in bound for vf in vfs.values()))
+        beforehand = {vf.name for vfs in every for vf in vfs}
 
         def use(address: str) -> _Use:
             if address not in bound:
@@ -115,7 +117,8 @@ class SysfsSource(Source[Nic]):
                 return _Use(by_host=True)
             if by is not None or address in domains:
                 return _Use(Held.YES, (by.guest if by else "") or domains.get(address, ""))
-            return _Use(Held.NO if seen else Held.BOUND)
+            # Where every VF is bound beforehand, that one is bound does not tell it from the others.
+            return _Use(Held.NO if seen else Held.UNSEEN if address in beforehand else Held.BOUND)
 
         return Nic(
             pfs=tuple(

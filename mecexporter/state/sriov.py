@@ -20,7 +20,7 @@ class Held(StrEnum):
     YES = "yes"  # bound to vfio-pci, and a process or a running domain has it open
     BOUND = "bound"  # bound to vfio-pci; who has it open can't be seen from here: weaker evidence
     NO = "no"
-    UNSEEN = "unseen"  # handed on as a macvtap or vDPA device: a guest that holds it leaves no trace here
+    UNSEEN = "unseen"  # a guest that holds it leaves no trace: handed on as a macvtap or vDPA device, or all are bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ def test_a_port_without_a_claim() -> None:
     )
     assert f"openstack server remove port {BOB} port-b" in finding.remedy
     gone = changed(world, CELL1, instances={ALICE: instance()})
-    assert "which Nova does not have" in only_finding(vf_orphan_port, gone).summary
+    assert "which is not on this host" in only_finding(vf_orphan_port, gone).summary
     assert "openstack port delete port-b" in only_finding(vf_orphan_port, gone).remedy
 
 

@@ -147,6 +147,21 @@ def test_one_that_is_shelved_and_offloaded_keeps_its_port_and_no_claim() -> None
     assert verdicts(one_vf(named=ALICE, instances={ALICE: nowhere})) == {}
 
 
+@pytest.mark.parametrize("port_of_bob", [True, False])
+def test_its_vf_is_anothers_meanwhile(port_of_bob: bool) -> None:
+    both = {ALICE: instance(host=None, vm_state="shelved_offloaded"), BOB: instance()}
+    world = one_vf(claim=BOB, named=ALICE, held=Held.YES, instances=both)
+    ports = (port("left", 0, ALICE), *((port("own", 0, BOB),) if port_of_bob else ()))
+    found = verdicts(world.with_part("neutron", Fresh(ports, NOW)))
+    assert found == ({} if port_of_bob else {SUBJECT: Drift.PORTLESS})
+
+
+@pytest.mark.parametrize("held", [Held.NO, Held.YES])
+def test_a_device_of_cyborgs_has_a_port_and_no_claim(held: Held) -> None:
+    of_cyborg = port("p", 0, ALICE, vnic="accelerator-direct")
+    assert verdicts(one_vf(named=ALICE, held=held).with_part("neutron", Fresh((of_cyborg,), NOW))) == {}
+
+
 def test_one_that_is_being_built_has_a_port_before_a_claim() -> None:
     assert verdicts(one_vf(named=ALICE, instances={ALICE: instance(vm_state="building")})) == {}
 
@@ -161,7 +176,7 @@ def test_a_device_of_a_flavour_is_not_neutrons() -> None:
         assert verdicts(changed(world, CELL1, devices=(device(0, ALICE, flavour=True),))) == {}
 
 
-@pytest.mark.parametrize("vnic", ["macvtap", "vdpa"])
+@pytest.mark.parametrize("vnic", ["macvtap", "vdpa", "virtio-forwarder"])
 def test_a_port_whose_guest_has_no_vfio_group(vnic: str) -> None:
     world = one_vf(claim=ALICE, named=ALICE)
     assert verdicts(world.with_part("neutron", Fresh((port("p", 0, ALICE, vnic=vnic),), NOW))) == {}
@@ -181,6 +196,14 @@ def test_two_cells_give_one_vf_away() -> None:
     world = replace(world, applicable=world.applicable | {second})
     world = world.with_part(second, Fresh(cell(device(0, BOB)), NOW))
     assert verdicts(world) == {SUBJECT: Drift.DOUBLE_BOOKED}
+
+
+def test_a_dead_service_row_in_another_cell_does_not_silence_a_host() -> None:
+    second = f"{CELL}cell2"
+    world = leaked_vf()
+    world = replace(world, applicable=world.applicable | {second})
+    world = world.with_part(second, Fresh(cell(up={HOSTNAME: False}), NOW))
+    assert verdicts(world) == {f"{HOSTNAME}/{VFS[1]}": Drift.LEAKED}
 
 
 def test_one_row_left_by_a_compute_node_that_was_made_anew_is_no_second_instance() -> None:
@@ -312,6 +335,9 @@ def oracle(rows: list[PciDevice], ports: list[Port], the_vf: Vf, the_cell: Cell)
         i = the_cell.instances.get(person or "")
         if i is not None and (i.task_state is not None or i.moving or VFS[0] in i.context):
             return None
+    # An instance that is nowhere, or not yet anywhere, and has no claim here: its port tells of the past.
+    gone = {u for u, i in the_cell.instances.items() if i.host is None or i.vm_state == "building"}
+    ports = [p for p in ports if p.instance not in gone or p.instance in {r.instance for r in claims}]
     n, p, g = len(claims) > 0, len(ports) > 0, the_vf.held in (Held.YES, Held.BOUND)
     if len({r.instance for r in claims}) == 2 or len(ports) == 2:
         return "double_booked"
@@ -330,8 +356,6 @@ def oracle(rows: list[PciDevice], ports: list[Port], the_vf: Vf, the_cell: Cell)
     verdict = table[n, p, g]
     if verdict == "orphan_port":
         owner = the_cell.instances.get(ports[0].instance)
-        if not n and owner is not None and (owner.host is None or owner.vm_state == "building"):
-            return None
         if n:
             runs = owner is not None and owner.host == HOSTNAME and owner.vm_state == "active"
             if not runs or the_vf.held is Held.UNSEEN or ports[0].vnic == "macvtap":

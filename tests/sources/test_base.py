@@ -78,6 +78,7 @@ class Bench:
     chance: random.Random = field(default_factory=Even)
     world: World = field(default_factory=healthy_compute)
     wanted: bool = True
+    awaited: bool = False
     seen: list[tuple[float, Observed[str], SourceStatus]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -88,6 +89,7 @@ class Bench:
             wanted=lambda _world: self.wanted,
             clock=now,
             chance=self.chance,
+            awaited=self.awaited,
         )
 
     @contextlib.asynccontextmanager
@@ -382,6 +384,12 @@ class TestEnd:
 @pytest.mark.parametrize(("interval", "lifetime"), [(1, 10), (3, 10), (4, 12), (15, 45), (1800, 5400)])
 def test_an_answer_lives_three_intervals_and_ten_seconds_at_least(interval: float, lifetime: float) -> None:
     assert Scripted("a", interval=interval).lifetime == lifetime
+
+
+def test_where_somebody_waits_for_it_a_shared_source_is_asked_at_once() -> None:
+    source = Scripted("a", interval=1800.0)
+    source.shared, source.retry = True, 15.0
+    assert Bench(source, awaited=True).run(5).source.asked == [0.0]
 
 
 class TestAgain:

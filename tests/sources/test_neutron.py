@@ -77,7 +77,7 @@ async def test_ports_that_name_devices(apis: Apis) -> None:
             row("free", device_id=""),
             row("odd", **{"binding:profile": {"pci_slot": "nonsense"}}),
             row("hidden", **{"binding:profile": None}),
-            {"id": "bare"},
+            {"id": "bare", "binding:host_id": "compute-1", "binding:profile": {"pci_slot": "0000:3b:00.4"}},
         ]
     )
     assert await source().read(WORLD) == (
@@ -96,6 +96,14 @@ async def test_what_a_real_neutron_answered(apis: Apis, release: str) -> None:
         (p["id"], p["binding:host_id"], p["binding:profile"]["pci_slot"], p["device_id"]) for p in direct
     ]
     assert found
+
+
+@pytest.mark.parametrize("hidden", ["binding:profile", "binding:host_id"])
+async def test_bindings_that_we_may_not_see_are_no_lack_of_ports(apis: Apis, hidden: str) -> None:
+    apis.answers[PORTS] = {"ports": [{k: v for k, v in row().items() if k != hidden}]}
+    with pytest.raises(SourceError, match="has no bindings") as caught:
+        await source().read(WORLD)
+    assert caught.value.reason is Reason.PERMISSION
 
 
 async def test_only_what_is_needed_is_asked_for_of_one_host_or_all(apis: Apis) -> None:

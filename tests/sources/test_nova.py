@@ -99,6 +99,31 @@ async def test_a_flavours_device_is_told_by_its_alias(rows: Rows) -> None:
     assert (device.flavour, device.port, device.physical_network) == (True, None, None)
 
 
+async def test_before_zed_a_flavours_request_had_no_id(rows: Rows) -> None:
+    no_id = request("", alias="gpu-ish") | {"request_id": None}
+    rows.vf(1, VF, ALICE, request_id=None)
+    rows.vf(1, "0000:3b:00.3", ALICE, request_id="r0")
+    rows.vf(1, "0000:3b:00.4", BOB, request_id=None)
+    rows.instance(ALICE, "compute-1", [request("r0", port="port-a"), no_id])
+    rows.instance(BOB, "compute-1", [request("r2", port="port-b")])
+    assert [d.flavour for d in (await read(rows)).devices] == [True, False, False]
+
+
+async def test_requests_with_ids_of_another_type_say_nothing(rows: Rows) -> None:
+    rows.vf(1, VF, ALICE, request_id="r1")
+    rows.instance(ALICE, "compute-1", [request("r1") | {"request_id": ["r1"]}, request("r1") | {"requester_id": 7}])
+    assert (await read(rows)).devices[0].port is None
+
+
+async def test_rows_that_name_no_host(rows: Rows) -> None:
+    rows.add("compute_nodes", id=9, host=None)
+    rows.vf(9, VF, ALICE)
+    rows.add("services", host=None, binary="nova-compute", forced_down=False)
+    cell = await read(rows, every_host=True)
+    assert cell.devices == ()
+    assert cell.up.keys() == {"compute-1", "compute-2"}
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1, null]", '{"nova_object.data": {"requests": null}}', "null"])
 async def test_requests_of_another_form_say_nothing(rows: Rows, text: str) -> None:
     rows.vf(1, VF, ALICE, request_id="r1")

@@ -152,6 +152,9 @@ async def test_thousands_of_providers_are_read_by_and_by(apis: Apis, monkeypatch
         (f"{LIST}/rp-1/inventories", {"inventories": []}),
         (f"{LIST}/rp-1/inventories", {"inventories": {CLASS: {"total": "8"}}}),
         (f"{LIST}/rp-1/allocations", []),
+        (f"{LIST}/rp-1/allocations", {"allocations": {"vm": {"resources": None}}}),
+        (f"{LIST}/rp-1/allocations", {"allocations": {"vm": {"resources": {CLASS: "1"}}}}),
+        (f"{LIST}/rp-1/inventories", {"inventories": {CLASS: {"total": True, "reserved": 0}}}),
     ],
 )
 async def test_answers_of_another_form(apis: Apis, path: str, answer: Any) -> None:

@@ -203,6 +203,19 @@ async def test_processes_of_the_host_that_are_hidden(machine: Machine, source: S
     assert (nic.processes_seen, nic.pfs[0].vfs[0].held) == (False, Held.BOUND)
 
 
+async def test_where_all_are_bound_beforehand_that_tells_nothing(machine: Machine, source: SysfsSource) -> None:
+    machine.pf()
+    (machine.proc / "2/comm").unlink()
+    for vf in VFS:
+        give(machine, vf)
+    machine.domain("instance-00000001", GUEST, VFS[1])
+    vfs = (await read(source)).pfs[0].vfs
+    assert [vf.held for vf in vfs] == [Held.UNSEEN, Held.YES, Held.UNSEEN, Held.UNSEEN]
+    machine.write(machine.proc / "2/comm", "kthreadd\n")
+    vfs = (await read(source)).pfs[0].vfs
+    assert [vf.held for vf in vfs] == [Held.NO, Held.YES, Held.NO, Held.NO]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives up root's rights")
 @pytest.mark.root
 async def test_processes_of_the_host_that_this_user_may_not_look_at(machine: Machine, source: SysfsSource) -> None:

@@ -99,8 +99,8 @@ class Cloud:
     def _open(self) -> None:
         import openstack  # noqa: PLC0415  # 27 MiB and 0.15 s that most nodes need not pay
 
-        for noisy in ("keystoneauth", "openstack", "urllib3"):  # at debug level they print what was sent
-            logging.getLogger(noisy).setLevel(logging.WARNING)
+        for noisy in ("keystoneauth", "openstack", "urllib3"):  # they print what was sent, and URLs as they are given
+            logging.getLogger(noisy).setLevel(logging.ERROR)
         self._config = openstack.config.OpenStackConfig().get_one(cloud=self._name, api_timeout=CALL)
         auth = self._config.config.get("auth") or {}
         words = ("password", "token", "secret")
