@@ -30,6 +30,7 @@ from tests.lab.site import (
     Site,
     environment,
     gone,
+    release,
     require,
     run,
     started,
@@ -176,6 +177,8 @@ class Host:
 
     def replicate(self, db: Database, active: str) -> None:
         self.appctl(db, "ovsdb-server/set-active-ovsdb-server", active)
+        if release("ovsdb-server") >= (3, 5):  # where one that is connected does nothing when told to connect
+            self.promote(db)
         self.appctl(db, "ovsdb-server/connect-active-ovsdb-server")
 
     def start_northd(self) -> None:

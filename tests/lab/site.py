@@ -17,6 +17,7 @@ import signal
 import subprocess
 import threading
 import uuid
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypedDict
 
@@ -97,6 +98,13 @@ def require(programs: dict[str, str]) -> None:
     path = environment("")["PATH"]
     if missing := {package for program, package in programs.items() if not shutil.which(program, path=path)}:
         raise LabError(f"programs are missing; install: apt-get install {' '.join(sorted(missing))}")
+
+
+@cache
+def release(program: str) -> tuple[int, ...]:
+    """Of a program of Open vSwitch or OVN, as the lab runs it: (3, 1, 0)."""
+    said = run(program, "--version", env=environment("")).splitlines()[0]
+    return tuple(map(int, said.split()[-1].split(".")))
 
 
 def gone(pid: int) -> bool:
@@ -201,8 +209,10 @@ class Node:
         elif daemon == "ovs-vswitchd":
             self.ovs_ctl("start", "--no-ovsdb-server", *options)
         else:
+            # 26.03 aborts at another system-id; its unit has Restart=on-failure.
+            again = ("--monitor",) if release("ovn-controller") >= (26, 3) else ()
             self.execute(
-                "ovn-controller", "--detach", "--no-chdir", f"--pidfile={self.pidfile(daemon)}",
+                "ovn-controller", "--detach", "--no-chdir", f"--pidfile={self.pidfile(daemon)}", *again,
                 f"--log-file={self.log}/ovn-controller.log", "-vconsole:off", *options, self.database,
             )  # fmt: skip
 
