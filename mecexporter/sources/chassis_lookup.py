@@ -151,13 +151,22 @@ class ChassisLookupSource(Source[ChassisLookup]):
         try:
             await _see_that_it_serves(client)
             columns = ("name", "hostname")
-            by_id = await client.select(SB, "Chassis", columns, [("name", "==", told.system_id)])
-            by_hostname: list[Row] | None = []
-            if told.hostname:
-                by_hostname = await client.select(SB, "Chassis", columns, [("hostname", "==", told.hostname)])
+            # At once: two hosts of one id write that Chassis hundreds of times a second; its parts would be of both.
+            by_id, its_encaps, by_hostname = await client.select_at_once(
+                SB,
+                ("Chassis", columns, [("name", "==", told.system_id)]),
+                ("Encap", ("ip",), [("chassis_name", "==", told.system_id)]),
+                ("Chassis", columns, [("hostname", "==", told.hostname or "")]),
+            )
             if by_id is None or by_hostname is None:
                 raise SourceError(Reason.GARBAGE, f"{endpoint}: no OVN_Southbound: it has no table Chassis")
-            found = {row["name"]: await _chassis(client, row) for row in (*by_id, *by_hostname)}
+            found = {row["name"]: _chassis(row, its_encaps) for row in by_id}
+            if not told.hostname:
+                by_hostname = []
+            for row in by_hostname:
+                if row["name"] not in found:
+                    encaps = await client.select(SB, "Encap", ("ip",), [("chassis_name", "==", row["name"])])
+                    found[row["name"]] = _chassis(row, encaps)
         finally:
             client.close()
         registered = found.get(told.system_id)
@@ -181,8 +190,6 @@ async def _see_that_it_serves(client: OvsdbClient) -> None:
         raise SourceError(Reason.ANSWERED_ERROR, f"{client.endpoint}: {SB} has lost its cluster")
 
 
-async def _chassis(client: OvsdbClient, row: Row) -> Chassis:
-    encaps = await client.select(SB, "Encap", ("ip",), [("chassis_name", "==", row["name"])]) or []
-    return Chassis(
-        name=row["name"], hostname=row["hostname"], encap_ips=tuple(sorted({encap["ip"] for encap in encaps}))
-    )
+def _chassis(row: Row, encaps: list[Row] | None) -> Chassis:
+    ips = {encap["ip"] for encap in encaps or ()}
+    return Chassis(name=row["name"], hostname=row["hostname"], encap_ips=tuple(sorted(ips)))

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.story import QUICK, Watched
 from tests.lab import incidents
-from tests.lab.site import Site
+from tests.lab.site import Site, release
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ def test_a_reader_without_a_service_tells_the_incident(site: Site) -> None:
     told = exporter.check("--json")
     found = {f["check"] for f in json.loads(told.stdout)["findings"]}
     assert told.returncode == 2
-    assert found >= {"system_id_changed", "chassis_unregistered", "ovn_controller_failing"}
+    assert found >= {"system_id_changed", "chassis_unregistered"}
+    # 26.03 looks whether another chassis has its address before it writes: it aborts; started again nothing fails.
+    assert ("ovn_controller_failing" in found) == (release("ovn-controller") < (26, 3))
     assert state.read_bytes() == before
 
 

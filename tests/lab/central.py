@@ -30,10 +30,10 @@ from tests.lab.site import (
     Site,
     environment,
     gone,
+    release,
     require,
     run,
     started,
-    version,
 )
 from tests.waiting import wait_until
 
@@ -177,9 +177,8 @@ class Host:
 
     def replicate(self, db: Database, active: str) -> None:
         self.appctl(db, "ovsdb-server/set-active-ovsdb-server", active)
-        if version("ovsdb-server") >= (3, 5) and "backup" in self.appctl(db, "ovsdb-server/sync-status"):
-            # There a standby goes on with the active that it has.
-            self.appctl(db, "ovsdb-server/disconnect-active-ovsdb-server")
+        if release("ovsdb-server") >= (3, 5):  # where one that is connected does nothing when told to connect
+            self.promote(db)
         self.appctl(db, "ovsdb-server/connect-active-ovsdb-server")
 
     def start_northd(self) -> None:

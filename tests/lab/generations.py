@@ -75,11 +75,12 @@ def _apt(suite: str, directory: Path) -> list[str]:
     for name in ("lists/partial", "archives/partial"):
         (directory / name).mkdir(parents=True)
     (directory / "status").touch()
-    mirror = _run("apt-get", "indextargets", "--format", "$(SITE) $(CODENAME) $(COMPONENT) $(REPO_URI)",
-                  "Created-By: Packages")  # fmt: skip
-    places = [line.split()[-1] for line in mirror.splitlines() if "-security" not in line and " main " in f"{line} "]
+    places = _run(
+        "apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian", "Label: Debian",
+        "Component: main",
+    ).split()  # fmt: skip
     if not places:
-        raise LabError("apt knows no mirror: run apt-get update")
+        raise LabError("apt knows no mirror of Debian: run apt-get update; on another distribution there is none")
     (directory / "sources").write_text(f"deb {places[0]} {suite} main\n")
     settings = {
         "Dir::Etc::SourceList": directory / "sources",

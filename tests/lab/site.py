@@ -17,6 +17,7 @@ import signal
 import subprocess
 import threading
 import uuid
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypedDict
 
@@ -84,12 +85,6 @@ def run(*argv: str | Path, env: dict[str, str] | None = None, check: bool = True
     return done.stdout.strip()
 
 
-def version(program: str) -> tuple[int, ...]:
-    """Of a daemon of Open vSwitch or OVN: what the lab does, and what is to be seen, differs between generations."""
-    words = run(program, "--version").split()
-    return tuple(int(part) for part in next(word for word in words if word[0].isdigit()).split("."))
-
-
 def environment(name: str) -> dict[str, str]:
     """The environment of a lab's processes: the caller's without OVS_* and OVN_*, with the lab's mark."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("OVS_", "OVN_"))}
@@ -103,6 +98,13 @@ def require(programs: dict[str, str]) -> None:
     path = environment("")["PATH"]
     if missing := {package for program, package in programs.items() if not shutil.which(program, path=path)}:
         raise LabError(f"programs are missing; install: apt-get install {' '.join(sorted(missing))}")
+
+
+@cache
+def release(program: str) -> tuple[int, ...]:
+    """Of a program of Open vSwitch or OVN, as the lab runs it: (3, 1, 0)."""
+    said = run(program, "--version", env=environment("")).splitlines()[0]
+    return tuple(map(int, said.split()[-1].split(".")))
 
 
 def gone(pid: int) -> bool:
@@ -207,8 +209,10 @@ class Node:
         elif daemon == "ovs-vswitchd":
             self.ovs_ctl("start", "--no-ovsdb-server", *options)
         else:
+            # 26.03 aborts at another system-id; its unit has Restart=on-failure.
+            again = ("--monitor",) if release("ovn-controller") >= (26, 3) else ()
             self.execute(
-                "ovn-controller", "--detach", "--no-chdir", f"--pidfile={self.pidfile(daemon)}",
+                "ovn-controller", "--detach", "--no-chdir", f"--pidfile={self.pidfile(daemon)}", *again,
                 f"--log-file={self.log}/ovn-controller.log", "-vconsole:off", *options, self.database,
             )  # fmt: skip
 

@@ -135,6 +135,22 @@ class Server(OvsdbServer):
         return run("ovn-nbctl", "--timeout=10", f"--db=unix:{self.socket}", *args)
 
 
+class Member(Daemon):
+    """A member of a RAFT cluster of Northbound; the first makes it."""
+
+    def __init__(self, directory: Path, name: str, first: "Member | None" = None) -> None:
+        directory = directory / name
+        directory.mkdir()
+        self.socket = directory / "db.sock"
+        self.raft = f"unix:{directory}/{name}.raft"
+        file = directory / "nb.db"
+        if first is None:
+            run("ovsdb-tool", "create-cluster", str(file), str(SCHEMAS["OVN_Northbound"]), self.raft)
+        else:
+            run("ovsdb-tool", "join-cluster", str(file), "OVN_Northbound", self.raft, first.raft)
+        super().__init__(directory, "ovsdb-server", f"--remote=punix:{self.socket}", str(file))
+
+
 class Node:
     """Open vSwitch of one node, all datapaths and devices dummies."""
 
@@ -168,6 +184,17 @@ def running(*daemons: Daemon) -> Iterator[None]:
     finally:
         for daemon in reversed(daemons):
             daemon.kill()
+
+
+@contextmanager
+def cluster(directory: Path) -> Iterator[list[Member]]:
+    """Three members that run, each connected."""
+    first = Member(directory, "s1")
+    members = [first, Member(directory, "s2", first), Member(directory, "s3", first)]
+    with running(*members):
+        for member in members:
+            run("ovsdb-client", "--timeout=20", "wait", f"unix:{member.socket}", "OVN_Northbound", "connected")
+        yield members
 
 
 @contextmanager

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from itertools import cycle, pairwise
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.chassis_lookup import ChassisLookupSource
 from mecexporter.sources.wire.endpoint import TlsFiles
+from mecexporter.sources.wire.ovsdb import OvsdbClient
 from mecexporter.state.host import IdFile
 from mecexporter.state.ovn import Chassis, ChassisLookup
 from mecexporter.state.world import Identity, Memory
@@ -118,6 +119,44 @@ async def test_whether_it_can_be_this_host(
     found = await ask(asked)
     assert found.ours is ours
     assert (found.of_hostname == ()) is (hostname is None or hostname != HOST)
+
+
+async def test_an_id_of_two_hosts_is_one_of_them_at_a_time(
+    southbound: OvsdbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both write its Chassis, hundreds of times a second (seen on 23.03, 25.03, 26.03): here after each question."""
+    transact = OvsdbClient._transact
+    turns = cycle([("compute-9", "192.0.2.19"), ("compute-8", "192.0.2.18")])
+
+    def other_host() -> None:
+        hostname, address = next(turns)
+        sbctl(southbound, "set", "Chassis", "shared", f"hostname={hostname}", "--",
+              "set", "Encap", encap, f"ip={address}")  # fmt: skip
+
+    async def then_the_other_writes(client: OvsdbClient, *args: Any) -> list[list[Any]]:
+        try:
+            return await transact(client, *args)
+        finally:
+            other_host()
+
+    sbctl(southbound, "chassis-add", "shared", "geneve", "192.0.2.18")
+    try:
+        encap = sbctl(southbound, "--bare", "--columns=_uuid", "find", "Encap", "chassis_name=shared").strip()
+        other_host()
+        monkeypatch.setattr(OvsdbClient, "_transact", then_the_other_writes)
+        asked = changed(world(of(southbound), "shared", "compute-9"), "ovs", encap_ips=("192.0.2.19",))
+        found = [await ask(asked) for _ in range(3)]
+        monkeypatch.undo()
+    finally:
+        sbctl(southbound, "chassis-del", "shared")
+    whole: dict[tuple[str, tuple[str, ...]], bool] = {
+        ("compute-9", ("192.0.2.19",)): True,
+        ("compute-8", ("192.0.2.18",)): False,
+    }
+    for seen in found:
+        assert seen.registered is not None
+        assert whole[seen.registered.hostname, seen.registered.encap_ips] is seen.ours
+        assert bool(seen.of_hostname) is seen.ours
 
 
 @pytest.mark.parametrize("name", ["a\nb", 'say "hi"', "'; drop", "<b>", "名", "[]"])

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import socket
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.ovn_db import LOCAL, Database, DatabaseServer, Model
 from mecexporter.state.world import Memory, Settings, empty_world
 from tests.faults.servers import JSON, hostile
-from tests.sources.daemons import SCHEMAS, Daemon, OvsdbServer, Server, free_port, run, running, short_dir
+from tests.sources.daemons import Daemon, Member, OvsdbServer, Server, cluster, free_port, run, running, short_dir
 from tests.waiting import answers, eventually
 
 if TYPE_CHECKING:
@@ -221,32 +221,6 @@ class TestReplication:
             assert not seen.replication.reopening
         finally:
             await source.close()
-
-
-class Member(Daemon):
-    """A member of a RAFT cluster of Northbound; the first makes it."""
-
-    def __init__(self, directory: Path, name: str, first: Member | None = None) -> None:
-        directory = directory / name
-        directory.mkdir()
-        self.socket = directory / "db.sock"
-        self.raft = f"unix:{directory}/{name}.raft"
-        file = directory / "nb.db"
-        if first is None:
-            run("ovsdb-tool", "create-cluster", str(file), str(SCHEMAS["OVN_Northbound"]), self.raft)
-        else:
-            run("ovsdb-tool", "join-cluster", str(file), "OVN_Northbound", self.raft, first.raft)
-        super().__init__(directory, "ovsdb-server", f"--remote=punix:{self.socket}", str(file))
-
-
-@contextmanager
-def cluster(directory: Path) -> Iterator[list[Member]]:
-    first = Member(directory, "s1")
-    members = [first, Member(directory, "s2", first), Member(directory, "s3", first)]
-    with running(*members):
-        for member in members:
-            run("ovsdb-client", "--timeout=20", "wait", f"unix:{member.socket}", "OVN_Northbound", "connected")
-        yield members
 
 
 def ask_member(member: Member) -> OvnDatabaseSource:

@@ -19,7 +19,7 @@ from mecexporter.sources.wire.ovsdb_live import Replica
 from mecexporter.state.ovs import Counters, Interface, InterfaceKind, OvsConf
 from tests.faults.servers import JSON, hostile
 from tests.sources.daemons import Node, OvsdbServer, ovs_node, run, running, short_dir
-from tests.waiting import eventually
+from tests.waiting import eventually, wait_until
 from tests.worlds import healthy_compute
 
 if TYPE_CHECKING:
@@ -153,7 +153,9 @@ async def test_interfaces_of_each_kind(node: Node) -> None:
     )
     node.vsctl("add-port", "br-int", "patch1", "--", "set", "interface", "patch1", "type=patch", "options:peer=patch2")
     node.vsctl("add-port", "br-ex", "patch2", "--", "set", "interface", "patch2", "type=patch", "options:peer=patch1")
-    node.vsctl("add-port", "br-int", "broken", "--", "set", "interface", "broken", "type=nonsense")
+    # Told to wait, ovs-vsctl fails from 4.0 on.
+    node.vsctl("--no-wait", "add-port", "br-int", "broken", "--", "set", "interface", "broken", "type=nonsense")
+    wait_until(lambda: "-1" in node.vsctl("get", "interface", "broken", "ofport"), 10, "it is tried")
     async with source(node) as ovs:
         conf = await ovs.read(WORLD)
     assert {b.name: b.nb_cfg for b in conf.bridges} == {"br-ex": None, "br-int": 7}

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 ACTIVE = Metric(
     name="mec_ovn_northd_active",
-    help="Whether this host's northd is the one that works (1), or stands by or is paused (0).",
+    help=(
+        "Whether this host's northd calls itself active (1), or stands by or is paused (0). Beside a standby of OVS "
+        "3.5 or newer it does so without effect."
+    ),
     stability=Stability.STABLE,
 )
 PAUSED = Metric(

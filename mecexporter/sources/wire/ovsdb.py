@@ -182,20 +182,37 @@ class OvsdbClient:
         Raises:
             SourceError: as :meth:`transact`.
         """
-        async with within(self._deadline, f"{self.endpoint}: {db} {table}"):
+        [rows] = await self.select_at_once(db, (table, columns, where))
+        return rows
+
+    async def select_at_once(
+        self, db: str, *wanted: tuple[str, Iterable[str], Sequence[tuple[str, str, Any]]]
+    ) -> list[list[Row] | None]:
+        """As several :meth:`select`, of table, columns and conditions each, in one transaction: of one moment.
+
+        Raises:
+            SourceError: as :meth:`transact`.
+        """
+        what = f"{self.endpoint}: {db} {', '.join(table for table, _, _ in wanted)}"
+        async with within(self._deadline, what):
             stream = await self._kept.to(self.endpoint)
-            known = (await self._schema(stream, db)).get(table)
-            if known is None:
-                return None
-            decoders = {name: _DECODERS[known[name].shape] for name in {"_uuid", *columns} & known.keys()}
-            op = {"op": "select", "table": table, "where": list(where), "columns": list(decoders)}
-            [rows] = await self._transact(stream, db, [op])
+            schema = await self._schema(stream, db)
+            ops, decoders = [], []
+            for table, columns, where in wanted:
+                if (known := schema.get(table)) is not None:
+                    of = {name: _DECODERS[known[name].shape] for name in {"_uuid", *columns} & known.keys()}
+                    ops.append({"op": "select", "table": table, "where": list(where), "columns": list(of)})
+                    decoders.append(of)
+            results = await self._transact(stream, db, ops) if ops else []
         try:
-            return [{name: decode(row[name]) for name, decode in decoders.items()} for row in rows]
+            found = [
+                [{name: decode(row[name]) for name, decode in of.items()} for row in rows]
+                for of, rows in zip(decoders, results, strict=True)
+            ]
         except (KeyError, TypeError):
-            raise SourceError(
-                Reason.GARBAGE, f"{self.endpoint}: {db} {table}: a row lacks a column asked for"
-            ) from None
+            raise SourceError(Reason.GARBAGE, f"{what}: a row lacks a column asked for") from None
+        there = iter(found)
+        return [next(there) if table in schema else None for table, _, _ in wanted]
 
     async def takes_writes(self, db: str) -> bool:
         """Whether the server would take a write, asked by a transaction that names no row and ends itself.
