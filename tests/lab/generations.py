@@ -2,7 +2,7 @@
 
 Nothing is installed: packages and the libraries that they need come through an apt configuration of our own, from the
 mirror that the system uses, and the programs are told where their libraries are. With `environment()` the tests run
-them.
+them, and so does `python -m tests.lab.generations sid COMMAND…` any command, such as pytest of a part.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from tests.lab.openstack_releases import CACHE
@@ -106,3 +107,11 @@ def _run(*command: str | Path, cwd: Path | None = None) -> str:
     if done.returncode:
         raise LabError(f"{command[0]}: {done.stderr.strip()[-1000:]}")
     return done.stdout
+
+
+def main(suite: str, *command: str) -> None:
+    os.execvpe(command[0], command, os.environ | environment(generation(suite)))  # noqa: S606  # what one asked for
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -290,12 +290,15 @@ def _occupy_tunnel(node: Node) -> Memory:
     """Somebody's own port to the same peer takes the place of OVN's; ofport -1, 'could not add … (File exists)'."""
     peer = _peer(node)
     memory = {"tunnel": _tunnel(peer.system_id)}
+    # Newer releases (seen: 25.03, 26.03) name the near end too; only one that does clashes with it.
+    near = node.vsctl("--if-exists", "get", "Interface", memory["tunnel"], "options:local_ip")
     node.sigstop("ovn-controller")  # it would put its port back at once
     try:
         node.vsctl("del-port", memory["tunnel"], wait=True)
         node.vsctl(
             "add-port", "br-phy", FOREIGN_TUNNEL, "--", "set", "Interface", FOREIGN_TUNNEL, "type=geneve",
-            f"options:remote_ip={peer.encap_ip}", "options:key=flow", wait=True,
+            f"options:remote_ip={peer.encap_ip}", "options:key=flow",
+            *([f"options:local_ip={near}"] if near else []), wait=True,
         )  # fmt: skip
     finally:
         node.sigcont("ovn-controller")

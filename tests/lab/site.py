@@ -107,6 +107,11 @@ def release(program: str) -> tuple[int, ...]:
     return tuple(map(int, said.split()[-1].split(".")))
 
 
+def controller_aborts() -> bool:
+    """Whether this release's ovn-controller aborts when its system-id becomes another: seen with 26.03 only."""
+    return release("ovn-controller") >= (26, 3)
+
+
 def gone(pid: int) -> bool:
     """Whether a process is dead and reaped: ovs-ctl takes a zombie for a running daemon."""
     return not Path(f"/proc/{pid}").exists()
@@ -209,8 +214,7 @@ class Node:
         elif daemon == "ovs-vswitchd":
             self.ovs_ctl("start", "--no-ovsdb-server", *options)
         else:
-            # 26.03 aborts at another system-id; its unit has Restart=on-failure.
-            again = ("--monitor",) if release("ovn-controller") >= (26, 3) else ()
+            again = ("--monitor",) if controller_aborts() else ()  # its unit has Restart=on-failure
             self.execute(
                 "ovn-controller", "--detach", "--no-chdir", f"--pidfile={self.pidfile(daemon)}", *again,
                 f"--log-file={self.log}/ovn-controller.log", "-vconsole:off", *options, self.database,
@@ -218,6 +222,8 @@ class Node:
 
     def stop(self, daemon: Daemon, *options: str) -> None:
         """Asks the daemon to end; `--restart` makes ovn-controller leave its chassis behind, as its unit does."""
+        if daemon == "ovn-controller" and controller_aborts():  # and comes again, at most every ten seconds
+            wait_until(lambda: self.running(daemon), SETTLE_TIMEOUT, f"{daemon} of {self.name} runs again")
         pid = self.pid(daemon)
         self.appctl(daemon, "exit", *options)
         wait_until(lambda: gone(pid), SETTLE_TIMEOUT, f"{daemon} of {self.name} ends")

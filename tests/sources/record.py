@@ -1,7 +1,7 @@
 """Records what ovsdb-server and northd say by their control sockets, in every state: python -m tests.sources.record.
 
-The texts go to tests/fixtures/ovs-<version>/<state>.txt, of the generation that is the first in PATH;
-tests/lab/generations.py tells how to have another. Directories and ports are made the same each time.
+The texts go to tests/fixtures/ovs-<version>/<state>.txt. Of another generation than the machine's: python -m
+tests.lab.generations sid python -m tests.sources.record. Directories and ports are made the same each time.
 """
 
 from __future__ import annotations
