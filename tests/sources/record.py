@@ -1,7 +1,8 @@
 """Records what ovsdb-server and northd say by their control sockets, in every state: python -m tests.sources.record.
 
 The texts go to tests/fixtures/ovs-<version>/<state>.txt. Of another generation than the machine's: python -m
-tests.lab.generations sid python -m tests.sources.record. Directories and ports are made the same each time.
+tests.lab.generations sid python -m tests.sources.record. Directories and ports are made the same each time. Only some
+of it: python -m tests.sources.record joining (or servers, members, northds).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mecexporter.sources.wire.unixctl import UnixctlClient
-from tests.sources.daemons import Daemon, Server, cluster, run, running, short_dir
+from tests.sources.daemons import Daemon, Member, Server, cluster, run, running, short_dir
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 SECONDS = 30
 NB, SB = "OVN_Northbound", "OVN_Southbound"
 NOBODY = "tcp:127.0.0.1:9"
+WITHOUT_RELAYS = ("2.15.0",)
 SERVER = (
     "version",
     "memory/show",
@@ -52,8 +54,8 @@ class Recorder:
 
     def __init__(self, directory: Path) -> None:
         self._scratch = directory
-        version = run("ovsdb-server", "--version").split()[3]
-        self.target = FIXTURES / f"ovs-{version}"
+        self.version = run("ovsdb-server", "--version").split()[3]
+        self.target = FIXTURES / f"ovs-{self.version}"
         self.target.mkdir(exist_ok=True)
 
     def take(self, state: str, daemon: Daemon, commands: tuple[str, ...], seen: Callable[[], bool]) -> None:
@@ -102,11 +104,12 @@ def servers(recorder: Recorder, directory: Path) -> None:
         standby.kill()  # 3.5 and 4.0 are killed by another list after one of two tables
         standby.start()
         wait_until(sync(standby, "replicating"), SECONDS, "it replicates")
-        relay_dir = directory / "relay"
-        relay_dir.mkdir()
-        relay = Daemon(relay_dir, "ovsdb-server", f"--remote=punix:{relay_dir}/db.sock", f"relay:{NB}:{active.tcp}")
-        with running(relay):
-            recorder.take("relay", relay, SERVER, says(relay, "memory/show", "cells"))
+        if recorder.version not in WITHOUT_RELAYS:
+            relay_dir = directory / "relay"
+            relay_dir.mkdir()
+            relay = Daemon(relay_dir, "ovsdb-server", f"--remote=punix:{relay_dir}/db.sock", f"relay:{NB}:{active.tcp}")
+            with running(relay):
+                recorder.take("relay", relay, SERVER, says(relay, "memory/show", "cells"))
         opened = int(ask(standby, "coverage/read-counter stream_open"))
         active.kill()
         recorder.take(
@@ -134,6 +137,13 @@ def members(recorder: Recorder, directory: Path) -> None:
         second.kill()
         recorder.take("member-losing-quorum", first, MEMBER, says(first, status, "(->s2)"))
         recorder.take("member-without-quorum", first, MEMBER, says(first, status, "Leader: unknown"))
+
+
+def joining(recorder: Recorder, directory: Path) -> None:
+    """By a member that does not answer."""
+    member = Member(directory, "s2", Member(directory, "s1"))
+    with running(member):
+        recorder.take("member-joining", member, MEMBER, says(member, f"cluster/status {NB}", "(->s1)"))
 
 
 @contextmanager
@@ -183,10 +193,13 @@ def northds(recorder: Recorder, directory: Path) -> None:
             )
 
 
-def main() -> None:
+PARTS = {part.__name__: part for part in (servers, members, joining, northds)}
+
+
+def main(*names: str) -> None:
     with short_dir() as directory:
         recorder = Recorder(directory)
-        for part in (servers, members, northds):
+        for part in [PARTS[name] for name in names or PARTS]:
             place = directory / part.__name__
             place.mkdir()
             part(recorder, place)
@@ -194,4 +207,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
