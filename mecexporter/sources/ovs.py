@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 DB = "Open_vSwitch"
 COLUMNS = {
     "Open_vSwitch": ("external_ids", "other_config", "db_version", "bridges"),
-    "Bridge": ("name", "ports", "external_ids"),
+    "Bridge": ("name", "ports", "external_ids", "datapath_type"),
     "Port": ("name", "interfaces", "external_ids"),
     "Interface": ("name", "type", "external_ids", "ofport", "error", "link_state", "bfd_status"),
 }
@@ -184,6 +184,8 @@ class OvsSource(Source[OvsConf]):
                 for uuid, i in copy.interfaces.items()
                 if i.error or i.kind in (InterfaceKind.UPLINK, InterfaceKind.TUNNEL)
             },
+            hw_offload=copy.other_config.get("hw-offload", "").lower() == "true",
+            tc_policy=copy.other_config.get("tc-policy") or "none",
         )
 
 
@@ -242,7 +244,14 @@ def _freeze(tables: Tables, *, configured_bridge: str | None) -> _Copy:
         other_config=dict(root.other_config),
         schema_version=_first(root.db_version),
         integration_bridge=integration,
-        bridges=tuple(Bridge(name=b.name, nb_cfg=_number(b.external_ids.get("ovn-nb-cfg"))) for b in bridges),
+        bridges=tuple(
+            Bridge(
+                name=b.name,
+                nb_cfg=_number(b.external_ids.get("ovn-nb-cfg")),
+                datapath_type=b.datapath_type or "system",
+            )
+            for b in bridges
+        ),
         interfaces={
             str(i.uuid): _interface(b.name, p, i, integrates=b.name == integration)
             for b in bridges

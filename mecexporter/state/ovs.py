@@ -49,10 +49,16 @@ class Interface:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bridge:
-    """A row of Bridge; ``nb_cfg`` is external_ids:ovn-nb-cfg, what ovn-controller installed last, if ever."""
+    """A row of Bridge.
+
+    Attributes:
+        nb_cfg: external_ids:ovn-nb-cfg, what ovn-controller installed last, if ever.
+        datapath_type: ``netdev`` for a user-space datapath; the database's empty string means ``system``.
+    """
 
     name: str
     nb_cfg: int | None
+    datapath_type: str = "system"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,8 @@ class OvsConf:
         remembered_ids: the ids in other_config:ovn-chassis-idx-<id>, which ovn-controller leaves there.
         traffic_by_kind: monotonic sums over all interfaces of a kind, those that are gone included.
         traffic: by (bridge, interface), of uplinks, tunnels and interfaces with an error only.
+        hw_offload: other_config:hw-offload as configured; ovs-vswitchd looks at it when it starts.
+        tc_policy: other_config:tc-policy: ``none`` (the default), ``skip_sw`` or ``skip_hw``; likewise.
     """
 
     system_id: str | None
@@ -95,6 +103,8 @@ class OvsConf:
     interfaces: tuple[Interface, ...]
     traffic_by_kind: Mapping[InterfaceKind, Counters]
     traffic: Mapping[tuple[str, str], Counters]
+    hw_offload: bool = False
+    tc_policy: str = "none"
 
     def uninstalled(self) -> tuple[Interface, ...]:
         """Interfaces of the integration bridge that ask for a logical port and bear no mark of having got it."""

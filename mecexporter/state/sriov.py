@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from mecexporter.state.ovs import Counters
+
 
 class Held(StrEnum):
     """Whether a guest holds a function."""
@@ -125,6 +127,16 @@ class PfLink:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """By the PF's address; a PF without a netdev (bound to vfio-pci) is not in it."""
+    """What netlink and ethtool tell of this host's network devices.
+
+    Attributes:
+        pfs: by the PF's address; a PF without a netdev (bound to vfio-pci) is not in it.
+        statistics: all that passed a netdev, by its name: PFs, their bonds, representors, devices of Open vSwitch.
+        cpu_hit: the part of it that came to the CPU (IFLA_OFFLOAD_XSTATS_CPU_HIT), where the driver tells.
+        tc_offload: whether the netdev's feature hw-tc-offload is on, where the driver has it.
+    """
 
     pfs: Mapping[str, PfLink]
+    statistics: Mapping[str, Counters] = field(default_factory=lambda: MappingProxyType({}))
+    cpu_hit: Mapping[str, Counters] = field(default_factory=lambda: MappingProxyType({}))
+    tc_offload: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))

@@ -13,6 +13,7 @@ from mecexporter.state.ovn_db import Model  # noqa: TC001  # as Mapping
 
 if TYPE_CHECKING:
     from mecexporter.errors import Reason
+    from mecexporter.state.datapath import Conntrack, FlowTable
     from mecexporter.state.host import HostFacts
     from mecexporter.state.openstack import Cell, Port, Provider
     from mecexporter.state.ovn import ChassisLookup, OvnController
@@ -50,6 +51,9 @@ class Settings:
 
     Attributes:
         device_mappings: physical network -> the PFs' netdevs that lead to it.
+        offload_ratio_low: share of packets in hardware that is too small.
+        offload_min_pps: packets a second under which no share is judged.
+        offload_target: bits a second that a server is to carry.
     """
 
     system_id_policy: SystemIdPolicy = SystemIdPolicy.AUTO
@@ -59,6 +63,9 @@ class Settings:
     grace_no_writer: float = 30.0
     grace_vf_drift: float = 60.0
     device_mappings: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    offload_ratio_low: float = 0.8
+    offload_min_pps: float = 1000.0
+    offload_target: float = 40e9
     findings_limit: int = 100
     disabled_checks: frozenset[str] = frozenset()
     disabled_sources: frozenset[str] = frozenset()
@@ -179,6 +186,9 @@ class World:
     ovn_southbound_sync: Observed[tuple[PairSync, ...]]
     sysfs: Observed[Nic]
     links: Observed[Links]
+    tc: Observed[FlowTable]
+    ovs_flows: Observed[FlowTable]
+    conntrack: Observed[Conntrack]
     neutron: Observed[tuple[Port, ...]]
     placement: Observed[tuple[Provider, ...]]
     cells: Mapping[str, Observed[Cell]] = field(default_factory=lambda: MappingProxyType({}))
@@ -244,6 +254,9 @@ def empty_world(now: float, hostname: str, settings: Settings) -> World:
         ovn_southbound_sync=nothing,
         sysfs=nothing,
         links=nothing,
+        tc=nothing,
+        ovs_flows=nothing,
+        conntrack=nothing,
         neutron=nothing,
         placement=nothing,
     )

@@ -1,0 +1,137 @@
+"""Counters that never run backwards, made of flows that come and go."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from mecexporter.state.datapath import Counted, FlowTable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mecexporter.state.datapath import FlowClass
+
+YOUNG = 10.0
+"""Seconds for which a flow may be on its way into hardware (contract)."""
+
+_WORD = 1 << 32
+_GENERATIONS = 250  # small integers, of which Python keeps one each
+_LEAST_BYTES = 20  # of a packet that a flow counts: an IPv4 header
+
+
+class Tally:
+    """The sums of one class; made by :meth:`FlowCounters.tally`, filled by :meth:`FlowCounters.count`."""
+
+    __slots__ = ("bytes", "flow_class", "flows", "packets", "window_bytes", "window_packets", "young")
+
+    def __init__(self, flow_class: FlowClass) -> None:
+        self.flow_class = flow_class
+        self.flows = self.young = 0
+        self.packets = self.bytes = 0
+        self.window_packets = self.window_bytes = 0
+
+
+class FlowCounters:
+    """What was carried, flow by flow, since the first read.
+
+    What a flow had carried before the first read is not counted: how old it is is not known. Of one that appears later
+    everything is. What one carries between its last read and its end is never seen.
+    """
+
+    def __init__(self) -> None:
+        # Of a grown-up flow: packets, bytes, generation; of a young one besides: when it was first seen, and what of
+        # its packets and bytes are to be left out.
+        self._known: dict[bytes, tuple[int, int, int] | tuple[int, int, int, float, int, int]] = {}
+        self._tallies: dict[FlowClass, Tally] = {}
+        self._generation = 0
+        self._at: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def tally(self, flow_class: FlowClass) -> Tally:
+        """Where flows of this class are summed up; keep it, looking it up is dear."""
+        found = self._tallies.get(flow_class)
+        if found is None:
+            found = self._tallies[flow_class] = Tally(flow_class)
+        return found
+
+    def count(self, flows: Iterable[tuple[bytes, Tally, int, int, bool]], now: float) -> FlowTable:
+        """Take in one read of all flows.
+
+        Args:
+            flows: key, tally, packets, bytes, and whether the flow is known to have begun after the last read. Where
+                the iteration raises, what came before it is kept and its window goes on until the next read that ends.
+            now: when the read began, seconds on any clock that only goes forwards.
+        """
+        known, first = self._known, self._at is None
+        self._generation = generation = (self._generation + 1) % _GENERATIONS
+        for tally in self._tallies.values():
+            tally.flows = tally.young = 0
+        for key, tally, packets, octets, replaced in flows:
+            last = known.get(key)
+            if last is None:
+                since, base_packets, base_bytes = now, 0, 0
+                if first:
+                    base_packets, base_bytes = packets, octets
+                more_packets, more_bytes = packets - base_packets, octets - base_bytes
+            else:
+                if last[2] == generation:  # a table that is rehashed while it is read may show a flow twice
+                    continue
+                more_packets, more_bytes = packets - last[0], octets - last[1]
+                if replaced:
+                    more_packets, more_bytes = packets, octets
+                elif more_packets < 0 or more_bytes < 0:
+                    more_packets, more_bytes = _after_fall(packets, octets, last[0], last[1])
+                if len(last) == 3:
+                    known[key] = (packets, octets, generation)
+                    tally.flows += 1
+                    tally.packets += more_packets
+                    tally.bytes += more_bytes
+                    tally.window_packets += more_packets
+                    tally.window_bytes += more_bytes
+                    continue
+                _, _, _, since, base_packets, base_bytes = last
+                # What it has carried so far, whatever it was replaced by meanwhile.
+                base_packets = packets - (last[0] - base_packets) - more_packets
+                base_bytes = octets - (last[1] - base_bytes) - more_bytes
+            tally.flows += 1
+            tally.packets += more_packets
+            tally.bytes += more_bytes
+            if now - since < YOUNG:
+                tally.young += 1
+                known[key] = (packets, octets, generation, since, base_packets, base_bytes)
+            else:
+                known[key] = (packets, octets, generation)
+                tally.window_packets += packets - base_packets
+                tally.window_bytes += octets - base_bytes
+        for key in [key for key, entry in known.items() if entry[2] != generation]:
+            del known[key]
+        return self._table(now)
+
+    def _table(self, now: float) -> FlowTable:
+        tallies = self._tallies
+        terminal = [t for t in tallies.values() if t.flow_class.terminal]
+        table = FlowTable(
+            flows=MappingProxyType({c: t.flows for c, t in tallies.items() if t.flows}),
+            young=MappingProxyType({c: t.young for c, t in tallies.items() if t.young}),
+            totals=MappingProxyType({t.flow_class: Counted(t.packets, t.bytes) for t in terminal}),
+            window=MappingProxyType({t.flow_class: Counted(t.window_packets, t.window_bytes) for t in terminal}),
+            seconds=None if self._at is None else now - self._at,
+        )
+        self._at = now
+        for tally in tallies.values():
+            tally.window_packets = tally.window_bytes = 0
+        return table
+
+
+def _after_fall(packets: int, octets: int, last_packets: int, last_octets: int) -> tuple[int, int]:
+    """What a flow carried whose count fell: it began again, or 32 bits of packets wrapped (no TCA_STATS_PKT64).
+
+    Bytes have 64 bits always: they tell one from the other.
+    """
+    wrapped, more = packets - last_packets + _WORD, octets - last_octets
+    if packets < _WORD > last_packets and more >= wrapped * _LEAST_BYTES:
+        return wrapped, more
+    return packets, octets
