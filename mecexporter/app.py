@@ -20,6 +20,7 @@ from mecexporter.aside import aside
 from mecexporter.checks import base as checks
 from mecexporter.checks.identity import remember
 from mecexporter.checks.ledger import Ledger, Report
+from mecexporter.checks.offload import attributed
 from mecexporter.errors import NOBODY, MecExporterError, Reason
 from mecexporter.metrics.registry import View
 from mecexporter.sources.base import Supervisor
@@ -363,7 +364,7 @@ class Engine:
         memory = self._remember(world)
         if memory.roles != world.memory.roles:
             world = replace(world, memory=memory, roles=roles.in_force(world, self._config))
-        self._world = replace(world, memory=memory)
+        self._world = replace(world, memory=memory, software=attributed(world))
         for source in named_sources(self._world, self._config):
             if source.name not in self._config.sources.disable:
                 self._add(source)

@@ -64,6 +64,28 @@ class Obstacle(StrEnum):
     MATCH = "match"  # a match that TC does not have
 
 
+class Why(StrEnum):
+    """Why packets are in software: the bounded set behind the ``reason`` label."""
+
+    EXEMPT = "exempt"  # ARP, neighbour discovery, DHCP, slow path: no traffic that hardware is expected to carry
+    PARTIAL = "partial"  # hardware marks it, software switches it
+    MISSED = "missed"  # the filter is in hardware, and yet these came to the CPU
+    NOT_ON_NIC = "not_on_nic"  # from a port that is on no NIC which could carry it
+    NOT_SWITCHDEV = "not_switchdev"  # no PF's eswitch is in switchdev mode
+    OFFLOAD_OFF = "offload_off"  # other_config:hw-offload
+    TC_POLICY = "tc_policy"  # other_config:tc-policy keeps it out of hardware
+    FEATURE_OFF = "feature_off"  # ethtool's hw-tc-offload of the device
+    TUNNEL = "tunnel"
+    ACTION = "action"
+    MATCH = "match"
+    CONNTRACK_GRE = "conntrack_gre"  # GRE under connection tracking, while other protocols may well be in hardware
+    CONNTRACK = "conntrack"  # kernel or Open vSwitch put no connection tracking into TC at all
+    REFUSED = "refused"  # TC has it, hardware did not take it: its table is full, or it can't
+    HIDDEN = "hidden"  # under connection tracking, with a match that leaves open whether it is GRE
+    YOUNG = "young"  # a flow that may be on its way into hardware
+    UNKNOWN = "unknown"  # a source that would tell is absent, or nothing shows it
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowClass:
     """What flows are counted by.
@@ -115,6 +137,20 @@ class FlowTable:
     totals: Mapping[FlowClass, Counted] = field(default_factory=lambda: MappingProxyType({}))
     window: Mapping[FlowClass, Counted] = field(default_factory=lambda: MappingProxyType({}))
     seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Software:
+    """What software has carried since the exporter began, by why, protocol and whether under connection tracking.
+
+    Why is known of a moment: what a read adds belongs to the reason that was known then, and stays there.
+
+    Attributes:
+        counted: the totals that are in it.
+    """
+
+    carried: Mapping[tuple[Why, Protocol, bool], Counted] = field(default_factory=lambda: MappingProxyType({}))
+    counted: Mapping[FlowClass, Counted] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from mecexporter.state.datapath import Software
 from mecexporter.state.observed import Absent, Fresh, Observed
 from mecexporter.state.ovn_db import Model  # noqa: TC001  # as Mapping
 
@@ -164,6 +165,7 @@ class World:
         cells: Nova's cell databases, by source.
         endpoints: (database, address) -> the source that asks there.
         identities: source of a database's server -> the identity of whoever answered it last, in this process.
+        software: what software carried, by why; follows from ``tc`` and ``ovs_flows``.
     """
 
     now: float
@@ -195,6 +197,7 @@ class World:
     databases: Mapping[str, Observed[DatabaseServer]] = field(default_factory=lambda: MappingProxyType({}))
     endpoints: Mapping[tuple[Database, str], str] = field(default_factory=lambda: MappingProxyType({}))
     identities: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    software: Software = field(default_factory=Software)
 
     def part(self, source: str) -> Observed[Any]:
         """What a source last said; its name is the field's, or a key of ``cells`` or ``databases``."""

@@ -1,0 +1,78 @@
+"""VFs' representors are in the integration bridge, and Open vSwitch is told to keep their traffic out of hardware."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mecexporter.checks.base import Finding, Severity, check, unknown
+from mecexporter.checks.offload import representors
+from mecexporter.checks.words import quoted
+from mecexporter.state.datapath import Obstacle, Path
+from mecexporter.state.observed import Fresh
+from mecexporter.state.world import Role
+
+if TYPE_CHECKING:
+    from mecexporter.checks.base import Verdict
+    from mecexporter.state.ovs import OvsConf
+    from mecexporter.state.world import World
+
+_KEEPS_OUT = "skip_hw"
+_ON = "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true"
+_FREE = "ovs-vsctl remove Open_vSwitch . other_config tc-policy"
+_RESTART = "restart ovs-vswitchd in a maintenance window (it looks at this when it starts; traffic pauses)"
+
+
+@check(
+    severity=Severity.WARNING,
+    title="representors are in the integration bridge, and hw-offload is off or tc-policy forbids hardware",
+    roles=frozenset({Role.COMPUTE}),
+    sources=("ovs", "sysfs"),
+    alert_for="5m",
+)
+def offload_disabled(world: World) -> Verdict:
+    """As configured and, where TC's filters show otherwise, as it runs."""
+    if not isinstance(world.ovs, Fresh) or not isinstance(world.sysfs, Fresh):
+        return unknown(world, "ovs", "sysfs")
+    ovs = world.ovs.value
+    known = representors(world)
+    there = sorted(i.name for i in ovs.interfaces if i.bridge == ovs.integration_bridge and i.name in known)
+    if not there or (said := _wrong(ovs, _paths(world))) is None:
+        return ()
+    what, remedy = said
+    shown = ", ".join(quoted(name) for name in there[:3]) + (" …" if len(there) > 3 else "")
+    return (
+        Finding(
+            subject=world.hostname,
+            summary=f"{len(there)} representors are in bridge {quoted(ovs.integration_bridge)} ({shown}), and {what}",
+            remedy=remedy,
+            read_at=world.ovs.at,
+        ),
+    )
+
+
+def _paths(world: World) -> tuple[bool, bool]:
+    """Whether TC has filters in hardware, and whether it has any and all are marked to be kept out of it."""
+    if not isinstance(world.tc, Fresh) or not world.tc.value.flows:
+        return False, False
+    flows = world.tc.value.flows
+    return any(c.path is Path.HARDWARE for c in flows), all(c.obstacle is Obstacle.SKIP_HW for c in flows)
+
+
+def _wrong(ovs: OvsConf, running: tuple[bool, bool]) -> tuple[str, str] | None:
+    """What is wrong and what to do, None where nothing is."""
+    in_hardware, kept_out = running
+    still = "; ovs-vswitchd has run with it on since it started: filters are in hardware" if in_hardware else ""
+    if not ovs.hw_offload:
+        also = f"; {_FREE}" if ovs.tc_policy == _KEEPS_OUT else ""
+        return (
+            f"other_config:hw-offload is off: their traffic is switched by the CPU{still}",
+            f"{_ON}{also}; {_RESTART}",
+        )
+    if ovs.tc_policy == _KEEPS_OUT:
+        return f"other_config:tc-policy is skip_hw: their traffic is switched by the CPU{still}", f"{_FREE}; {_RESTART}"
+    if kept_out:
+        return (
+            f"ovs-vswitchd runs with tc-policy skip_hw (every TC filter is marked so), though {quoted(ovs.tc_policy)}"
+            " is configured now: their traffic is switched by the CPU"
+        ), _RESTART
+    return None
