@@ -7,9 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from mecexporter.checks.base import discover
 from mecexporter.checks.ledger import Ledger
+from mecexporter.checks.offload import attributed
 from mecexporter.errors import Reason
 from mecexporter.metrics.registry import View
 from mecexporter.state.central import source_name
+from mecexporter.state.datapath import (
+    Conntrack,
+    Counted,
+    FlowClass,
+    FlowTable,
+    Gre,
+    Layer,
+    Obstacle,
+    Path,
+    PortKind,
+    Protocol,
+)
 from mecexporter.state.host import HostFacts, IdFile
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.openstack import Cell, DeviceKind, Instance, PciDevice, Port, Provider
@@ -69,6 +82,7 @@ OVN_SETTINGS = {"hostname": HOSTNAME, "ovn-encap-ip": "192.0.2.1", "ovn-encap-ty
 COMPUTE_SOURCES = frozenset(
     {"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host", "sysfs", "links"}
 )
+FLOW_SOURCES = frozenset({"tc", "ovs_flows", "conntrack"})
 NB, SB = Database.NORTHBOUND, Database.SOUTHBOUND
 SYNC = {NB: "ovn_northbound_sync", SB: "ovn_southbound_sync"}
 CENTRAL_SOURCES = frozenset({"host", "northd", *SYNC.values(), *(source_name(db, LOCAL) for db in Database)})
@@ -435,7 +449,14 @@ def view_of(world: World, *, checks: Iterable[Check] | None = None, seconds: flo
 
 def _earlier(world: World, seconds: float) -> World:
     earlier = replace(world, now=world.now - seconds)
-    for source in (*COMPUTE_SOURCES, "northd", *SYNC.values(), *API_SOURCES - {CELL1}, *world.databases, *world.cells):
+    for source in (
+        *COMPUTE_SOURCES | FLOW_SOURCES,
+        "northd",
+        *SYNC.values(),
+        *API_SOURCES - {CELL1},
+        *world.databases,
+        *world.cells,
+    ):
         part = world.part(source)
         if isinstance(part, Fresh):
             earlier = earlier.with_part(source, Fresh(part.value, part.at - seconds))
@@ -562,3 +583,125 @@ def leaked_vf() -> World:
     """Incident 3: Bob's port was detached and deleted at once; Nova never frees the VF."""
     world = changed(healthy_sriov(), "sysfs", pfs=nic(held_vf(0, ALICE), vf(1), vf(2), vf(3)).pfs)
     return world.with_part("neutron", Fresh((port("port-a", 0, ALICE),), READ))
+
+
+# A compute node whose NIC is in switchdev mode, under load: Alice's and Bob's VFs by their representors in br-int.
+UPLINK = "ens1f0np0"
+ALICES, BOBS = "ens1f0npf0vf0", "ens1f0npf0vf1"
+"""Representors."""
+SECONDS = 60.0
+"""Between two reads of all flows."""
+GRE, TCP, UDP = Protocol.GRE, Protocol.TCP, Protocol.UDP
+
+
+def flow(protocol: Protocol = TCP, *, conntrack: bool = False, **changes: Any) -> FlowClass:
+    """Flows that come from VFs and are in hardware; ``changes`` are fields of FlowClass."""
+    made = FlowClass(
+        path=Path.HARDWARE, protocol=protocol, conntrack=conntrack, layer=Layer.TC, port_kind=PortKind.REPRESENTOR
+    )
+    return replace(made, **changes)
+
+
+def in_tc(protocol: Protocol = TCP, *, conntrack: bool = False, **changes: Any) -> FlowClass:
+    """Those that TC has and hardware does not."""
+    return flow(protocol, conntrack=conntrack, **{"path": Path.SOFTWARE} | changes)
+
+
+def in_kernel(protocol: Protocol = TCP, *, conntrack: bool = False, **changes: Any) -> FlowClass:
+    """Those of the kernel's datapath."""
+    return flow(protocol, conntrack=conntrack, **{"path": Path.SOFTWARE, "layer": Layer.KERNEL} | changes)
+
+
+def table(*carried: tuple[FlowClass, int], seconds: float | None = SECONDS, young: int = 0) -> FlowTable:
+    """Five flows of each class, which carry so many packets of 1,000 bytes a second, for an hour now."""
+    return FlowTable(
+        flows={c: 5 for c, _ in carried},
+        young={c: young for c, _ in carried if young},
+        totals={c: Counted(3600 * pps, 3_600_000 * pps) for c, pps in carried},
+        window={c: Counted(int(pps * (seconds or 0)), int(1000 * pps * (seconds or 0))) for c, pps in carried},
+        seconds=seconds,
+    )
+
+
+def with_flows(world: World, tc: FlowTable, ovs_flows: FlowTable) -> World:
+    """The same World with these flows."""
+    world = world.with_part("tc", Fresh(tc, READ)).with_part("ovs_flows", Fresh(ovs_flows, READ))
+    return replace(world, software=attributed(world))
+
+
+def offloading(tc: FlowTable, ovs_flows: FlowTable) -> World:
+    """A node with hw-offload and a NIC in switchdev mode, with these flows."""
+    world = healthy_sriov()
+    world = replace(
+        world,
+        roles=frozenset({Role.COMPUTE}),
+        applicable=COMPUTE_SOURCES | FLOW_SOURCES,
+        status={s: SourceStatus(last_success=READ, duration=0.004, rounds=4) for s in COMPUTE_SOURCES | FLOW_SOURCES},
+    )
+    interfaces = (
+        interface("br-int", kind=InterfaceKind.INTERNAL),
+        interface(ALICES, iface_id="port-a"),
+        interface(BOBS, iface_id="port-b"),
+        interface("tapmetadata-0", iface_id="ovnmeta", ovn_installed=False),
+        interface("ovn-peer-0", kind=InterfaceKind.TUNNEL),
+        interface(UPLINK, "br-ex", InterfaceKind.UPLINK),
+    )
+    world = changed(world, "ovs", interfaces=interfaces, hw_offload=True)
+    world = changed(world, "links", tc_offload=dict.fromkeys((UPLINK, ALICES, BOBS), True))
+    conntrack = Conntrack(
+        entries=5200,
+        limit=262144,
+        offloaded={Path.HARDWARE: 4800, Path.SOFTWARE: 0},
+        gre=Gre(entries={Path.HARDWARE: 2, Path.SOFTWARE: 0}, software=Counted(), window=Counted(), seconds=SECONDS),
+    )
+    return with_flows(world.with_part("conntrack", Fresh(conntrack, READ)), tc, ovs_flows)
+
+
+ARP = in_kernel(Protocol.OTHER, ordinary=False)
+"""And all else that no hardware is to carry."""
+LOAD = (
+    (flow(GRE, conntrack=True), 200_000),
+    (flow(TCP, conntrack=True), 300_000),
+    (flow(TCP, conntrack=True, port_kind=PortKind.TUNNEL), 300_000),
+    (flow(UDP, port_kind=PortKind.UPLINK), 40_000),
+    # First packets of connections.
+    (in_tc(TCP, conntrack=True, obstacle=Obstacle.MISSED), 9_000),
+    (flow(TCP, conntrack=True, terminal=False), 0),
+)
+
+
+def healthy_offload() -> World:
+    """Under load, with a storm of ARP, and a few connections whose first packets pass the CPU."""
+    return offloading(table(*LOAD, young=1), table((ARP, 90_000), (in_kernel(UDP), 300)))
+
+
+GRE_IN_KERNEL = in_kernel(GRE, conntrack=True, port=ALICES)
+
+
+def gre_conntrack() -> World:
+    """Incident 4: GRE with conntrack fell out of hardware; other protocols did not."""
+    return offloading(
+        table(*LOAD[1:]),
+        table(
+            (GRE_IN_KERNEL, 30_000),
+            (in_kernel(GRE, conntrack=True, port=BOBS), 90),
+            (in_kernel(GRE, conntrack=True, port="genev_sys_6081", port_kind=PortKind.TUNNEL), 28_000),
+        ),
+    )
+
+
+def taps_alone() -> World:
+    """A node without such a NIC and without hw-offload, whose guests talk GRE under connection tracking."""
+    world = offloading(
+        table(),
+        table(
+            (in_kernel(TCP, conntrack=True, port_kind=PortKind.OTHER), 80_000),
+            (in_kernel(GRE, conntrack=True, port_kind=PortKind.OTHER, port="tapvm1"), 5_000),
+            (in_kernel(GRE, conntrack=True, port_kind=PortKind.TUNNEL, port="genev_sys_6081"), 5_000),
+            (in_kernel(TCP, port_kind=PortKind.UPLINK), 60_000),
+        ),
+    )
+    world = world.with_part("ovs", Fresh(healthy_ovs(), READ)).with_part("links", Fresh(Links({}), READ))
+    legacy = nic(vf(0), vf(1), representors={})
+    world = world.with_part("sysfs", Fresh(legacy, READ))
+    return replace(world, software=attributed(replace(world, software=type(world.software)())))

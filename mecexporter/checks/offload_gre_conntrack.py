@@ -45,7 +45,11 @@ def offload_gre_conntrack(world: World) -> Verdict:
     tracked = {
         c: rate.packets
         for c, rate in found.items()
-        if c.conntrack and c.path is not Path.HARDWARE and is_expected(c) and (c.hidden or c.protocol is Protocol.GRE)
+        if rate.packets
+        and c.conntrack
+        and c.path is not Path.HARDWARE
+        and (c.hidden or c.protocol is Protocol.GRE)
+        and is_expected(c)
     }
     seen = {c: packets for c, packets in tracked.items() if not c.hidden}
     told, hidden = sum(seen.values()), sum(tracked.values()) - sum(seen.values())
