@@ -12,8 +12,10 @@ from mecexporter.metrics.registry import discover
 from mecexporter.metrics.render import Renderer
 from tests.worlds import (
     degraded_member,
+    gre_conntrack,
     healthy_central,
     healthy_compute,
+    healthy_offload,
     healthy_sriov,
     leaked_vf,
     out_of_sync,
@@ -32,6 +34,8 @@ WORLDS = {
     "compute_reinstalled": reinstalled_compute(),
     "sriov_healthy": healthy_sriov(),
     "sriov_leaked": leaked_vf(),
+    "offload_healthy": healthy_offload(),
+    "offload_gre_conntrack": gre_conntrack(),
     "central_healthy": healthy_central(),
     "central_out_of_sync": out_of_sync(),
     "member_degraded": degraded_member(),
