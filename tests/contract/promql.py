@@ -24,6 +24,11 @@ LEVELS = {
     "pf": frozenset({"site", "hostname", "pf", "physical_network", "numa_node"}),
     "network_numa": frozenset({"site", "physical_network", "numa_node"}),
     "network": frozenset({"site", "physical_network"}),
+    "node": TARGET,
+    "node_flow": TARGET | {"protocol", "conntrack"},
+    "site_flow": frozenset({"site", "protocol", "conntrack"}),
+    "site_protocol": frozenset({"site", "protocol"}),
+    "site_conntrack": frozenset({"site", "conntrack"}),
     "site": frozenset({"site"}),
 }
 """The labels of a recorded series, by the first part of its name (level:metric:operation)."""

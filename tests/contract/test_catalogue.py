@@ -66,6 +66,12 @@ mec_vf_ledger{hostname,pf,ledger,state}
 mec_vf_holder_info{hostname,pf,pci_address,holder}
 mec_vf_claim_info{hostname,pf,pci_address,ledger}
 mec_vf_drift{hostname,pf,kind}
+mec_datapath_flows{path,protocol,conntrack}
+mec_datapath_packets_total{path,protocol,conntrack}
+mec_datapath_bytes_total{path,protocol,conntrack}
+mec_offload_hit_ratio{unit,protocol}
+mec_conntrack_entries
+mec_conntrack_offloaded_entries{path}
 """
 """As the contract writes them; mecexporter_build_info{version,…} is left open there."""
 
@@ -80,6 +86,9 @@ CHECKS = {
     "tunnel_port_failed": "critical",
     "ovs_interface_failed": "warning",
     "ovs_interface_orphaned": "warning",
+    "offload_disabled": "warning",
+    "offload_gre_conntrack": "warning",
+    "offload_ratio_low": "warning",
     "ovn_db_no_writer": "critical",
     "ovn_db_out_of_sync": "critical",
     "ovn_db_raft_degraded": "warning",
@@ -94,7 +103,10 @@ CHECKS = {
     "vf_unrecorded": "warning",
 }
 SOURCES = {
-    Role.COMPUTE: {"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host"},
+    Role.COMPUTE: {
+        *("ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host"),
+        *("ovs_flows", "sysfs", "tc"),
+    },
     Role.CENTRAL: {"northd"},
     Role.API: {"neutron", "nova@", "placement", "sysfs"},
 }
