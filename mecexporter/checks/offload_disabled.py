@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _KEEPS_OUT = "skip_hw"
 _ON = "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true"
 _FREE = "ovs-vsctl remove Open_vSwitch . other_config tc-policy"
-_RESTART = "restart ovs-vswitchd in a maintenance window (it looks at this when it starts; traffic pauses)"
+_RESTART = "restart ovs-vswitchd in a maintenance window: it keeps to what it took before (traffic pauses)"
 
 
 @check(
@@ -61,7 +61,8 @@ def _paths(world: World) -> tuple[bool, bool]:
 def _wrong(ovs: OvsConf, running: tuple[bool, bool]) -> tuple[str, str] | None:
     """What is wrong and what to do, None where nothing is."""
     in_hardware, kept_out = running
-    still = "; ovs-vswitchd has run with it on since it started: filters are in hardware" if in_hardware else ""
+    other = "; ovs-vswitchd still runs without it: filters are in hardware" if in_hardware else ""
+    still = "; ovs-vswitchd still runs with it on: filters are in hardware" if in_hardware else ""
     if not ovs.hw_offload:
         also = f"; {_FREE}" if ovs.tc_policy == _KEEPS_OUT else ""
         return (
@@ -69,7 +70,7 @@ def _wrong(ovs: OvsConf, running: tuple[bool, bool]) -> tuple[str, str] | None:
             f"{_ON}{also}; {_RESTART}",
         )
     if ovs.tc_policy == _KEEPS_OUT:
-        return f"other_config:tc-policy is skip_hw: their traffic is switched by the CPU{still}", f"{_FREE}; {_RESTART}"
+        return f"other_config:tc-policy is skip_hw: their traffic is switched by the CPU{other}", f"{_FREE}; {_RESTART}"
     if kept_out:
         return (
             f"ovs-vswitchd runs with tc-policy skip_hw (every TC filter is marked so), though {quoted(ovs.tc_policy)}"

@@ -38,7 +38,7 @@ def offload_ratio_low(world: World) -> Verdict:
     if got.every <= settings.offload_min_pps or got.ratio >= settings.offload_ratio_low:
         return ()
     worst = sorted(got.software, key=lambda why: -got.software[why])[:_SAID]
-    reasons = ", ".join(f"{got.software[why]:.0f} {why}" for why in worst)
+    reasons = ", ".join(f"{why} {got.software[why]:.0f}" for why in worst)
     return (
         Finding(
             subject=world.hostname,

@@ -47,7 +47,7 @@ def test_below_the_limit() -> None:
     finding = only_finding(offload_ratio_low, SLOW)
     assert finding.subject == HOSTNAME
     assert finding.summary == (
-        "hardware carries 40% of 1001 packets a second (wanted: 80%); in software: 500 refused, 101 unknown"
+        "hardware carries 40% of 1001 packets a second (wanted: 80%); in software: refused 500, unknown 101"
     )
     assert finding.remedy.startswith("refused: TC has these flows and the driver does not take them")
     assert (finding.reads, finding.read_at, finding.hold) == (3, (READ, READ), 0.0)
@@ -92,7 +92,7 @@ def test_short_connections_are_no_trouble() -> None:
 def test_incident_4() -> None:
     assert findings(offload_ratio_low, gre_conntrack()) == ()  # TCP is nine tenths of it
     alone = offloading(table((flow(), 10_000)), table((GRE_IN_KERNEL, 30_000)))
-    assert only_finding(offload_ratio_low, alone).summary.endswith("in software: 30000 conntrack_gre")
+    assert only_finding(offload_ratio_low, alone).summary.endswith("in software: conntrack_gre 30000")
 
 
 @pytest.mark.parametrize("source", ["ovs", "sysfs", "tc", "ovs_flows"])
@@ -113,4 +113,4 @@ def test_where_nothing_is_expected_one_read_is_enough() -> None:
 
 def test_hw_offload_is_off() -> None:
     world = changed(offloading(table(), table((in_kernel(), 5000))), "ovs", hw_offload=False)
-    assert "in software: 5000 offload_off" in only_finding(offload_ratio_low, world).summary
+    assert "in software: offload_off 5000" in only_finding(offload_ratio_low, world).summary
