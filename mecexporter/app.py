@@ -21,6 +21,7 @@ from mecexporter.checks import base as checks
 from mecexporter.checks.identity import remember
 from mecexporter.checks.ledger import Ledger, Report
 from mecexporter.checks.offload import attributed
+from mecexporter.checks.offload_run import follow
 from mecexporter.errors import NOBODY, MecExporterError, Reason
 from mecexporter.metrics.registry import View
 from mecexporter.sources.base import Supervisor
@@ -104,7 +105,7 @@ def make_sources(config: Config) -> tuple[Source[Any], ...]:
             live,
         ),
         OvsSource(ovs.database, ovs.integration_bridge, live),
-        VswitchdSource(Path(ovs.run_dir), _path(ovs.vswitchd_control), live),
+        VswitchdSource(Path(ovs.run_dir), _path(ovs.vswitchd_control), live, proc=Path(config.host.proc)),
         OpenFlowSource(Path(ovs.run_dir), live),
         OvnControllerSource(Path(ovn.run_dir), _path(ovn.controller_control), live),
         NorthdSource(Path(ovn.run_dir), _path(ovn.northd_control), live),
@@ -385,6 +386,8 @@ class Engine:
         models = {name: seen.value.model for name, seen in world.databases.items() if isinstance(seen, Fresh)}
         if not models.items() <= memory.models.items():
             memory = replace(memory, models=MappingProxyType({**memory.models, **models}))
+        if (run := follow(world)) is not memory.offload:
+            memory = replace(memory, offload=run)
         versions = {
             component: version
             for component, version in world.versions().items()

@@ -15,6 +15,7 @@ import msgspec
 
 from mecexporter.errors import MecExporterError
 from mecexporter.state.ovn_db import Model  # noqa: TC001  # the file is read by these types
+from mecexporter.state.ovs import OffloadRun  # noqa: TC001  # as Model
 from mecexporter.state.world import Identity, Memory, Role, Version
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     id_file_seen: bool = False
     versions: dict[str, Version] = {}
     models: dict[str, Model] = {}
+    offload: OffloadRun | None = None
     findings: dict[str, dict[str, float]] = {}
 
     @classmethod
@@ -56,6 +58,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
             id_file_seen=memory.id_file_seen,
             versions=dict(memory.versions),
             models=dict(memory.models),
+            offload=memory.offload,
             findings=findings,
         )
 
@@ -69,6 +72,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
             id_file_seen=self.id_file_seen,
             versions=MappingProxyType(self.versions),
             models=MappingProxyType(self.models),
+            offload=self.offload,
         )
 
 

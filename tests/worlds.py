@@ -52,7 +52,7 @@ from mecexporter.state.ovs import (
     Upcalls,
     Vswitchd,
 )
-from mecexporter.state.sriov import Held, Links, Nic, Pf, PfLink, Vf, VfLink
+from mecexporter.state.sriov import Held, Links, Nic, Pf, PfLink, Uplink, Vf, VfLink
 from mecexporter.state.world import (
     Identity,
     Memory,
@@ -473,7 +473,7 @@ def changed(world: World, source: str, **fields: Any) -> World:
 
 
 # A compute node with SR-IOV and read-only credentials: 0000:3b:00.0 has four VFs, of which guests hold two.
-PF = "0000:3b:00.0"
+PF, UPLINK = "0000:3b:00.0", "ens1f0np0"
 VFS = tuple(f"0000:3b:00.{n}" for n in range(2, 6))
 ALICE, BOB = "a11ce000-0000-4000-8000-000000000001", "b0b00000-0000-4000-8000-000000000002"
 """Instances."""
@@ -499,7 +499,7 @@ def nic(*vfs: Vf, **changes: Any) -> Nic:
         driver="mlx5_core",
         iommu_group=39,
         held=Held.NO,
-        devices=("ens1f0np0",),
+        devices=(UPLINK,),
         vendor="0x15b3",
         product="0x101d",
         numa_node=0,
@@ -567,7 +567,12 @@ def healthy_sriov() -> World:
                         eswitch_mode="switchdev",
                         vfs={n: VfLink(mac=f"fa:16:3e:00:00:0{n}", vlan=None) for n in range(4)},
                     )
-                }
+                },
+                statistics={UPLINK: Counters(900, 800, 90_000, 80_000, rx_errors=1, rx_dropped=2)}
+                | {f"ens1f0npf0vf{n}": Counters(400, 500, 40_000, 50_000) for n in range(2)},
+                cpu_hit={f"ens1f0npf0vf{n}": Counters(4, 5, 400, 500) for n in range(2)},
+                tc_offload={UPLINK: True} | {f"ens1f0npf0vf{n}": True for n in range(4)},
+                uplinks=(Uplink(device=UPLINK, pf=PF, speed=100_000_000_000),),
             ),
             READ,
         ),

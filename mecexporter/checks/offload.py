@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from mecexporter.checks.offload_run import running
 from mecexporter.state.datapath import Counted, Layer, Obstacle, Path, PortKind, Protocol, Software, Why
 from mecexporter.state.observed import Fresh
 from mecexporter.state.ovs import InterfaceKind
@@ -92,6 +93,14 @@ def has_taps(world: World) -> bool:
     )
 
 
+def _takes_filters(world: World) -> bool:
+    """Whether a device that is no PF (of a NIC without VFs) is to carry flows, or does."""
+    configured = isinstance(world.ovs, Fresh) and world.ovs.value.hw_offload
+    return (configured and any(_has_offload(world).values())) or any(
+        c.path is not Path.SOFTWARE for table in _tables(world) for c in _known(table)
+    )
+
+
 # Why a flow is in software
 
 
@@ -113,9 +122,9 @@ def _gre(c: FlowClass) -> bool:
 
 
 def _not_on_nic(c: FlowClass, world: World) -> bool:
-    nic = _nic(world)
-    if c.port_kind is PortKind.TUNNEL:
-        return nic is not None and not nic.pfs
+    if c.port_kind in (PortKind.UPLINK, PortKind.TUNNEL):
+        nic = _nic(world)
+        return nic is not None and not nic.pfs and not _takes_filters(world)
     beside = c.port_kind in (PortKind.OTHER, PortKind.INTERNAL)
     return beside and (not c.port or c.port not in _has_offload(world))
 
@@ -126,9 +135,12 @@ def _not_switchdev(c: FlowClass, world: World) -> bool:
 
 
 def _offload(c: FlowClass, world: World) -> bool | None:
-    """Whether offload is on: as configured, unless flows in TC show that it runs; None where that can't be told."""
+    """Whether offload is on: flows in TC show that it runs; else as it runs, or is configured; None if not known."""
     if c.layer is Layer.TC or (c.layer is Layer.KERNEL and isinstance(world.tc, Fresh) and world.tc.value.flows):
         return True
+    run = running(world)
+    if run is not None and run.offload is not None:
+        return run.offload
     return world.ovs.value.hw_offload if isinstance(world.ovs, Fresh) else None
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mecexporter.checks.base import Finding, Severity, check, unknown
 from mecexporter.checks.offload import representors
+from mecexporter.checks.offload_run import running
 from mecexporter.checks.words import quoted
 from mecexporter.state.datapath import Obstacle, Path
 from mecexporter.state.observed import Fresh
@@ -36,7 +37,7 @@ def offload_disabled(world: World) -> Verdict:
     ovs = world.ovs.value
     known = representors(world)
     there = sorted(i.name for i in ovs.interfaces if i.bridge == ovs.integration_bridge and i.name in known)
-    if not there or (said := _wrong(ovs, _paths(world))) is None:
+    if not there or (said := _wrong(ovs, *_run(world))) is None:
         return ()
     what, remedy = said
     shown = ", ".join(quoted(name) for name in there[:3]) + (" …" if len(there) > 3 else "")
@@ -50,30 +51,29 @@ def offload_disabled(world: World) -> Verdict:
     )
 
 
-def _paths(world: World) -> tuple[bool, bool]:
-    """Whether TC has filters in hardware, and whether it has any and all are marked to be kept out of it."""
-    if not isinstance(world.tc, Fresh) or not world.tc.value.flows:
-        return False, False
-    flows = world.tc.value.flows
-    return any(c.path is Path.HARDWARE for c in flows), all(c.obstacle is Obstacle.SKIP_HW for c in flows)
+def _run(world: World) -> tuple[bool, str | None]:
+    """Whether offload is known to run, and by which tc-policy, as TC's filters show it or it was seen to begin."""
+    flows = world.tc.value.flows if isinstance(world.tc, Fresh) else {}
+    if flows and all(c.obstacle is Obstacle.SKIP_HW for c in flows):
+        return True, _KEEPS_OUT
+    run = running(world)
+    on = any(c.path is Path.HARDWARE for c in flows) or bool(run and run.offload)
+    return on, run.policy if run is not None and run.policy_known else None
 
 
-def _wrong(ovs: OvsConf, running: tuple[bool, bool]) -> tuple[str, str] | None:
+def _wrong(ovs: OvsConf, on: bool, policy: str | None) -> tuple[str, str] | None:
     """What is wrong and what to do, None where nothing is."""
-    in_hardware, kept_out = running
-    other = "; ovs-vswitchd still runs without it: filters are in hardware" if in_hardware else ""
-    still = "; ovs-vswitchd still runs with it on: filters are in hardware" if in_hardware else ""
     if not ovs.hw_offload:
         also = f"; {_FREE}" if ovs.tc_policy == _KEEPS_OUT else ""
+        still = "; the ovs-vswitchd that runs has it on" if on else ""
         return (
             f"other_config:hw-offload is off: their traffic is switched by the CPU{still}",
             f"{_ON}{also}; {_RESTART}",
         )
     if ovs.tc_policy == _KEEPS_OUT:
-        return f"other_config:tc-policy is skip_hw: their traffic is switched by the CPU{other}", f"{_FREE}; {_RESTART}"
-    if kept_out:
-        return (
-            f"ovs-vswitchd runs with tc-policy skip_hw (every TC filter is marked so), though {quoted(ovs.tc_policy)}"
-            " is configured now: their traffic is switched by the CPU"
-        ), _RESTART
+        still = f"; the ovs-vswitchd that runs has {quoted(policy)}" if policy not in (None, _KEEPS_OUT) else ""
+        return f"other_config:tc-policy is skip_hw: their traffic is switched by the CPU{still}", f"{_FREE}; {_RESTART}"
+    if policy == _KEEPS_OUT:
+        now = quoted(ovs.tc_policy)
+        return f"ovs-vswitchd runs with tc-policy skip_hw, though {now} is configured: the CPU switches all", _RESTART
     return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -216,7 +216,7 @@ class Traffic:
         return {kind: Counters(**sums) for kind, sums in sorted(self._sums.items())}
 
 
-_COUNTERS = tuple(f.name for f in fields(Counters))
+_COUNTERS = Counters._fields
 
 
 def _counters(statistics: Mapping[str, int]) -> Counters:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,8 +61,7 @@ class Bridge:
     datapath_type: str = "system"
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(NamedTuple):
     """What passed an interface since it or the exporter began (netdev statistics; packets and bytes)."""
 
     rx_packets: int = 0
@@ -141,11 +140,38 @@ class Upcalls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vswitchd:
-    """What ovs-vswitchd tells of itself."""
+    """What ovs-vswitchd tells of itself.
+
+    Attributes:
+        process: one start of it, told from all others; None where /proc does not show it.
+        age: seconds since that start.
+    """
 
     version: str | None
     datapaths: tuple[Datapath, ...]
     upcalls: tuple[Upcalls, ...]
+    process: str | None = None
+    age: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffloadRun:
+    """What one start of ovs-vswitchd runs with, from what was configured while it was watched.
+
+    It begins to offload as soon as hw-offload is true, takes the tc-policy of that moment, and keeps to both until it
+    ends (netdev_set_flow_api_enabled in its lib/netdev-offload.c): what is configured now may not be what runs.
+
+    Attributes:
+        process: as in Vswitchd.
+        offload: whether it offloads, None where that can't be told.
+        policy: the tc-policy when hw-offload was first seen to be true.
+        policy_known: whether it took that one, for sure: it was watched then, or the policy was seen to change since.
+    """
+
+    process: str
+    offload: bool | None = None
+    policy: str | None = None
+    policy_known: bool = False
 
 
 @dataclass(frozen=True, slots=True)

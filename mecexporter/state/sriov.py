@@ -125,18 +125,38 @@ class PfLink:
     vfs: Mapping[int, VfLink]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uplink:
+    """A NIC's own netdev by which the cloud's traffic leaves this host; a bond or VLAN is told by those below it.
+
+    Attributes:
+        pf: address of its PF, '' where the NIC is none that can have VFs.
+        speed: of its link, in bits a second; None without link.
+    """
+
+    device: str
+    pf: str
+    speed: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Links:
     """What netlink and ethtool tell of this host's network devices.
 
     Attributes:
         pfs: by the PF's address; a PF without a netdev (bound to vfio-pci) is not in it.
-        statistics: all that passed a netdev, by its name: PFs, their bonds, representors, devices of Open vSwitch.
-        cpu_hit: the part of it that came to the CPU (IFLA_OFFLOAD_XSTATS_CPU_HIT), where the driver tells.
+        statistics: all that passed a netdev, by its name: PFs, their bonds, uplinks, representors. What a device
+            missed for lack of buffers is in rx_dropped.
+        cpu_hit: the part of it that came to the CPU (IFLA_OFFLOAD_XSTATS_CPU_HIT), where the driver tells; never more
+            than all of it, and all less it never falls while the device is there. Packets and bytes only.
         tc_offload: whether the netdev's feature hw-tc-offload is on, where the driver has it.
+        uplinks: each once; by none of them may a packet pass that passes another.
+        left_out: representors beyond the limit, of which nothing is told.
     """
 
     pfs: Mapping[str, PfLink]
     statistics: Mapping[str, Counters] = field(default_factory=lambda: MappingProxyType({}))
     cpu_hit: Mapping[str, Counters] = field(default_factory=lambda: MappingProxyType({}))
     tc_offload: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
+    uplinks: tuple[Uplink, ...] = ()
+    left_out: int = 0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mecexporter.state.openstack import Cell, Port, Provider
     from mecexporter.state.ovn import ChassisLookup, OvnController
     from mecexporter.state.ovn_db import Database, DatabaseServer, Northd, PairSync
-    from mecexporter.state.ovs import BridgeFlows, OvsConf, Vswitchd
+    from mecexporter.state.ovs import BridgeFlows, OffloadRun, OvsConf, Vswitchd
     from mecexporter.state.sriov import Links, Nic
 
 
@@ -126,6 +126,7 @@ class Memory:
         nb_cfg_seen_under: the id under which br-int last carried an ovn-nb-cfg.
         id_file_seen: whether system-id.conf was ever there.
         models: source of a database server -> the model that it last had.
+        offload: what was seen of the ovs-vswitchd that was looked at last.
         healthy_id: the id that all signs have agreed on without a break since healthy_since.
     """
 
@@ -136,6 +137,7 @@ class Memory:
     id_file_seen: bool = False
     versions: Mapping[str, Version] = field(default_factory=lambda: MappingProxyType({}))
     models: Mapping[str, Model] = field(default_factory=lambda: MappingProxyType({}))
+    offload: OffloadRun | None = None
     healthy_id: str | None = None
     healthy_since: float | None = None
 
@@ -236,6 +238,11 @@ class World:
             found["ovn"] = self.ovn_controller.value.version
         elif isinstance(self.northd, Fresh):
             found["ovn"] = self.northd.value.version
+        if isinstance(self.sysfs, Fresh) and isinstance(self.links, Fresh):
+            for pf in self.sysfs.value.pfs:
+                if (link := self.links.value.pfs.get(pf.address)) is not None:
+                    found[f"driver {pf.driver}"] = link.driver_version
+                    found[f"firmware {pf.address}"] = link.firmware_version
         return {component: version for component, version in found.items() if version}
 
 

@@ -23,6 +23,8 @@ from mecexporter.state.datapath import (
     Why,
 )
 from mecexporter.state.observed import Fresh
+from mecexporter.state.ovs import OffloadRun
+from mecexporter.state.sriov import Nic
 from tests.worlds import (
     ALICES,
     ARP,
@@ -175,6 +177,32 @@ def test_whether_offload_is_on_must_be_known() -> None:
     assert reason(c, blind) is Why.ACTION
     assert reason(c, without(blind, "tc")) is Why.UNKNOWN
     assert reason(c, blind.with_part("tc", Fresh(table(), READ))) is Why.UNKNOWN
+
+
+def test_what_runs_counts_more_than_what_is_configured() -> None:
+    world = changed(no_offload(healthy_offload()), "vswitchd", process="7 100")
+    run = OffloadRun(process="7 100", offload=True)
+    running = replace(world, memory=replace(world.memory, offload=run))
+    assert reason(in_kernel(), running) is Why.UNKNOWN
+    off = replace(world, memory=replace(world.memory, offload=replace(run, offload=False)))
+    assert reason(in_kernel(), changed(off, "ovs", hw_offload=True)) is Why.OFFLOAD_OFF
+    another = replace(world, memory=replace(world.memory, offload=replace(run, process="8 200")))
+    assert reason(in_kernel(), another) is Why.OFFLOAD_OFF
+
+
+@pytest.mark.parametrize("kind", [PortKind.UPLINK, TUNNEL])
+def test_a_nic_without_vfs(kind: PortKind) -> None:
+    """It is expected to carry flows where offload is on and it has the feature, or where it is seen to."""
+    c = in_kernel(port_kind=kind)
+    none = healthy_offload().with_part("sysfs", Fresh(Nic(pfs=(), addresses=frozenset(), processes_seen=True), READ))
+    none = with_flows(none, table((in_tc(), 1)), table((c, 1)))
+    assert reason(c, changed(none, "links", tc_offload={})) is Why.NOT_ON_NIC
+    assert reason(c, changed(none, "links", tc_offload={"eth1": False})) is Why.NOT_ON_NIC
+    feature = changed(none, "links", tc_offload={"eth1": True})
+    assert reason(c, feature) is Why.UNKNOWN
+    assert reason(c, changed(feature, "ovs", hw_offload=False)) is Why.NOT_ON_NIC
+    hardware = with_flows(changed(none, "links", tc_offload={}), table((flow(), 1)), table((c, 1)))
+    assert reason(c, hardware) is Why.UNKNOWN
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ from mecexporter.checks.base import Unknown
 from mecexporter.checks.offload_disabled import offload_disabled
 from mecexporter.state.datapath import Obstacle
 from mecexporter.state.observed import Fresh
+from mecexporter.state.ovs import OffloadRun
 from tests.checks.verdicts import findings, only_finding, reported
 from tests.worlds import (
     ALICES,
@@ -56,15 +58,14 @@ def test_hw_offload_is_off() -> None:
 
 def test_it_is_off_and_still_runs() -> None:
     summary = only_finding(offload_disabled, changed(healthy_offload(), "ovs", hw_offload=False)).summary
-    assert summary.endswith("; ovs-vswitchd still runs with it on: filters are in hardware")
+    assert summary.endswith("; the ovs-vswitchd that runs has it on")
 
 
 def test_tc_policy_forbids_hardware() -> None:
     finding = only_finding(offload_disabled, no_tc(changed(healthy_offload(), "ovs", tc_policy="skip_hw")))
     assert "other_config:tc-policy is skip_hw" in finding.summary
     assert finding.remedy.startswith("ovs-vsctl remove Open_vSwitch . other_config tc-policy; restart")
-    running = only_finding(offload_disabled, changed(healthy_offload(), "ovs", tc_policy="skip_hw"))
-    assert running.summary.endswith("; ovs-vswitchd still runs without it: filters are in hardware")
+    assert finding.summary.endswith("by the CPU")
 
 
 def test_both() -> None:
@@ -82,12 +83,27 @@ def test_the_policy_was_changed_and_does_not_run_yet() -> None:
     kept_out = in_tc(obstacle=Obstacle.SKIP_HW)
     world = healthy_offload().with_part("tc", Fresh(table((kept_out, 5)), READ))
     finding = only_finding(offload_disabled, world)
-    assert (
-        "runs with tc-policy skip_hw (every TC filter is marked so), though none is configured now" in finding.summary
-    )
+    assert "runs with tc-policy skip_hw, though none is configured: " in finding.summary
     assert finding.remedy.startswith("restart ovs-vswitchd")
     some = world.with_part("tc", Fresh(table((kept_out, 5), (flow(), 0)), READ))
     assert findings(offload_disabled, some) == ()
+
+
+def seen_running(world: World, policy: str) -> World:
+    """An ovs-vswitchd that was watched when it began to offload."""
+    run = OffloadRun(process="7 100", offload=True, policy=policy, policy_known=True)
+    world = changed(world, "vswitchd", process=run.process)
+    return replace(world, memory=replace(world.memory, offload=run))
+
+
+def test_what_runs_was_seen() -> None:
+    world = no_tc(healthy_offload())
+    assert findings(offload_disabled, seen_running(world, "none")) == ()
+    assert "runs with tc-policy skip_hw" in only_finding(offload_disabled, seen_running(world, "skip_hw")).summary
+    off = seen_running(changed(world, "ovs", hw_offload=False), "none")
+    assert only_finding(offload_disabled, off).summary.endswith("; the ovs-vswitchd that runs has it on")
+    policy = seen_running(changed(world, "ovs", tc_policy="skip_hw"), "skip_sw")
+    assert only_finding(offload_disabled, policy).summary.endswith("; the ovs-vswitchd that runs has skip_sw")
 
 
 def test_representors_elsewhere_are_not_meant() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import asyncio
 import struct
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,17 +13,22 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources import links
 from mecexporter.sources.links import LinksSource
+from mecexporter.sources.wire.ethtool import Ethtool
+from mecexporter.sources.wire.link_stats import Passed
 from mecexporter.sources.wire.netlink import NETLINK_GENERIC, Netlink, attribute
 from mecexporter.state.observed import Fresh
-from mecexporter.state.sriov import Links, VfLink
+from mecexporter.state.ovs import Counters, InterfaceKind
+from mecexporter.state.sriov import Links, Uplink, VfLink
 from mecexporter.state.world import Settings, empty_world
 from tests.hwlab import FIXTURES
-from tests.worlds import NOW, nic, without
+from tests.sources.netns import in_own_network, ip, needs_root, send
+from tests.worlds import NOW, PF, changed, healthy_compute, interface, nic, vf, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from mecexporter.state.sriov import Pf
     from mecexporter.state.world import World
 
 NEWLINK = 16
@@ -93,7 +98,7 @@ async def test_a_pf_without_vfs_and_a_driver_that_says_little() -> None:
 
 
 async def test_a_pf_that_went_away_meanwhile_is_left_out() -> None:
-    assert (await LinksSource(15).read(with_pf("nosuch0"))) == Links({})
+    assert (await LinksSource(15).read(with_pf("nosuch0"))) == Links({}, statistics={})
 
 
 async def test_no_pfs_is_an_answer() -> None:
@@ -122,8 +127,110 @@ def test_a_device_without_an_eswitch() -> None:
         assert links._eswitch_mode(genl, number, "0000:ff:1f.7") is None
 
 
-def test_names_of_any_length() -> None:
-    assert links._versions("x" * 40) == (None, None)
-    with pytest.raises(SourceError, match="no network device"):
-        links._index("x" * 15)
-    assert links._index("lo") == socket.if_nametoindex("lo")
+# Which devices are looked at, and what passed them: this machine's kernel.
+
+
+def switched(*names: str, encap_ips: tuple[str, ...] = (), pf: Pf | None = None) -> World:
+    """These are uplinks of a bridge; the tunnels' own addresses are these; there is this PF, or none."""
+    uplinks = tuple(interface(name, "br-ex", InterfaceKind.UPLINK) for name in names)
+    world = healthy_compute().with_part("sysfs", Fresh(replace(nic(), pfs=(pf,) if pf else ()), NOW))
+    return changed(world, "ovs", interfaces=uplinks, encap_ips=encap_ips)
+
+
+def with_vfs(device: str, **changes: object) -> Pf:
+    (pf,) = nic(vf(0, devices=("vf0",)), vf(1)).pfs
+    return replace(pf, **{"devices": (device,), "representors": {}, "speed": None} | changes)  # type: ignore[arg-type]
+
+
+def read_in_own_network(world: World, *commands: str, packets: int = 0) -> Links:
+    """Two ends of a cable, ``one`` and ``two``, over which so many frames of 100 bytes went."""
+
+    def look() -> Links:
+        ip("link add one type veth peer name two", "link set one up", "link set two up", *commands)
+        send("one", packets, size=100)
+        return asyncio.run(LinksSource(15).read(world))
+
+    return in_own_network(look)
+
+
+@needs_root
+def test_uplinks_of_a_node_without_a_pf() -> None:
+    found = read_in_own_network(switched("one", "nosuch0"), packets=42)
+    assert [(u.device, u.pf) for u in found.uplinks] == [("one", "")]
+    assert found.uplinks[0].speed == 10_000_000_000
+    assert found.statistics == {"one": Counters(tx_packets=42, tx_bytes=4200)}
+    assert (found.pfs, found.cpu_hit, found.tc_offload, found.left_out) == ({}, {}, {}, 0)
+
+
+@needs_root
+def test_what_a_tunnels_address_is_on_is_an_uplink() -> None:
+    world = switched(encap_ips=("192.0.2.1",))
+    found = read_in_own_network(world, "address add 192.0.2.1/24 dev two", packets=3)
+    assert [u.device for u in found.uplinks] == ["two"]
+    assert found.statistics["two"][:4] == (3, 0, 300, 0)
+
+
+@needs_root
+def test_a_pf_with_vfs_is_an_uplink_and_one_without_is_looked_at_only() -> None:
+    used = read_in_own_network(switched(pf=with_vfs("one", speed=25_000_000_000)))
+    assert used.uplinks == (Uplink(device="one", pf=PF, speed=25_000_000_000),)
+    unused = read_in_own_network(switched(pf=with_vfs("one", vfs=())))
+    assert (unused.uplinks, set(unused.statistics)) == ((), {"one"})
+
+
+@needs_root
+def test_representors_and_vfs_are_no_uplinks() -> None:
+    pf = with_vfs("one", representors={0: "two", 1: "gone"})
+    found = read_in_own_network(switched("two", "vf0", pf=pf), "link add vf0 type veth peer name vf1", packets=8)
+    assert [u.device for u in found.uplinks] == ["one"]
+    assert found.statistics.keys() == {"one", "two"}
+    assert found.statistics["two"].rx_packets == 8
+
+
+@needs_root
+def test_representors_beyond_the_limit_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "_MOST_REPRESENTORS", 1)
+    found = read_in_own_network(switched(pf=with_vfs("one", representors={5: "nosuch0", 0: "two", 9: "nosuch1"})))
+    assert (set(found.statistics), found.left_out) == ({"one", "two"}, 2)
+
+
+def test_a_feature_that_drivers_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"lo": True, "ens1f0": None}
+    monkeypatch.setattr(Ethtool, "tc_offload", lambda _, device, features: told[device] if features else None)
+    found = asyncio.run(LinksSource(15).read(switched(pf=with_vfs("lo"))))
+    assert found.tc_offload == {"lo": True}
+
+
+def test_a_kernel_that_refuses_statistics_makes_the_source_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> dict[int, Passed]:
+        raise SourceError(Reason.ANSWERED_ERROR, "the kernel says: Operation not supported")
+
+    monkeypatch.setattr(links, "statistics", refuse)
+    with pytest.raises(SourceError, match="Operation not supported"):
+        asyncio.run(LinksSource(15).read(switched(pf=with_vfs("lo"))))
+
+
+def test_the_cpus_part_is_kept_from_read_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = [(100, 10), (100, 70), (200, 80)]
+
+    def tell(_: Netlink, indexes: dict[int, str]) -> dict[int, Passed]:
+        every, cpu = told.pop(0)
+        return {index: Passed(Counters(rx_packets=every), Counters(rx_packets=cpu)) for index in indexes}
+
+    monkeypatch.setattr(links, "statistics", tell)
+    source, world = LinksSource(15), switched(pf=with_vfs("lo"))
+    seen = [asyncio.run(source.read(world)).cpu_hit["lo"].rx_packets for _ in range(3)]
+    assert seen == [10, 10, 80]
+
+
+def test_uplinks_and_representors_that_come_are_asked_for_at_once() -> None:
+    source = LinksSource(15)
+    before = source.question(switched("one", pf=with_vfs("lo")))
+    assert source.worth_asking(before, source.question(switched("one", "two", pf=with_vfs("lo"))))
+    assert source.worth_asking(before, source.question(switched("one", pf=with_vfs("lo", representors={0: "x"}))))
+    assert not source.worth_asking(before, source.question(switched("one", pf=with_vfs("lo"))))
+
+
+def test_without_open_vswitch_pfs_are_still_looked_at() -> None:
+    world = without(switched("one", pf=with_vfs("lo")), "ovs")
+    assert [u.device for u in asyncio.run(LinksSource(15).read(world)).uplinks] == ["lo"]

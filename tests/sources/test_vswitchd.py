@@ -16,6 +16,7 @@ from tests.worlds import healthy_compute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 WORLD = healthy_compute()
 
@@ -67,6 +68,40 @@ async def test_what_it_forwards_and_what_it_keeps(node: Node, source: VswitchdSo
             (upcalls,) = (await source.read(WORLD)).upcalls
     assert upcalls.flow_limit > 0
     await source.close()
+
+
+async def test_which_start_it_is_of(node: Node, source: VswitchdSource) -> None:
+    first, again = await source.read(WORLD), await source.read(WORLD)
+    assert first.process == again.process
+    assert first.process is not None
+    assert f"/{node.vswitchd.pid}/" in first.process
+    assert 0 <= first.age <= again.age < 600
+    node.vswitchd.kill()
+    node.vswitchd.start()
+    other = await source.read(WORLD)
+    assert other.process not in (None, first.process)
+    assert other.age < again.age
+    await source.close()
+
+
+@pytest.mark.parametrize(
+    "stat",
+    ["", "1 (ovs-vswitchd) S 1", "PID (python3) S " + "0 " * 40, "PID (ovs-vswitchd) S " + "x " * 40,
+     "PID (ovs-vswitchd) S " + "99999999999 " * 40, None],
+    ids=["empty", "short", "another program", "no numbers", "not started yet", "gone"],
+)  # fmt: skip
+async def test_a_process_that_is_not_shown(node: Node, tmp_path: Path, stat: str | None) -> None:
+    """Its pidfile may be of another pid namespace, in which a container runs it."""
+    process = tmp_path / str(node.vswitchd.pid)
+    process.mkdir()
+    (tmp_path / "sys/kernel/random").mkdir(parents=True)
+    (tmp_path / "sys/kernel/random/boot_id").write_text("b007\n")
+    if stat is not None:
+        (process / "stat").write_text(stat.replace("PID", str(node.vswitchd.pid)))
+    blind = VswitchdSource(node.run_dir, None, 15, proc=tmp_path)
+    found = await blind.read(WORLD)
+    await blind.close()
+    assert (found.process, found.age, bool(found.version)) == (None, 0.0, True)
 
 
 async def test_a_control_socket_that_is_configured_comes_before_the_pidfile(node: Node) -> None:
