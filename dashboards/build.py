@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dashboards.control_plane import control_plane
 from dashboards.node_identity import node_identity
+from dashboards.offload import offload
 from dashboards.virtual_functions import virtual_functions
 
 
@@ -14,6 +15,7 @@ def dashboards() -> dict[str, str]:
     """The text of each file, by its name."""
     made = {
         "node-identity.json": node_identity(),
+        "hardware-offload.json": offload(),
         "ovn-control-plane.json": control_plane(),
         "virtual-functions.json": virtual_functions(),
     }

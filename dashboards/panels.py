@@ -72,6 +72,22 @@ def labelled(expression: str, label: str, text: str, said_of: str = "") -> str:
     return f'label_replace({expression}, "{label}", "{text}", "{said_of}", "(.*)")'
 
 
+def one(by: str, expression: str) -> str:
+    """One series of each group, whatever it is, so that a join never fails."""
+    return f"topk by ({by}) (1, {expression})"
+
+
+def cells(*columns: tuple[str, str]) -> str:
+    """Series by their label ``at`` and the column that they belong to, for a table that is a matrix."""
+    return " or ".join(labelled(expression, "column", name) for name, expression in columns)
+
+
+def at(expression: str, *labels: str) -> str:
+    """What a row is of, in one label."""
+    names = ", ".join(f'"{label}"' for label in labels)
+    return f'label_join({expression}, "at", " ", {names})'
+
+
 def or_none(expression: str, known: str, label: str, text: str) -> str:
     """Where there is nothing to show, one row that says so in a label; not even that unless `known` has series."""
     return f"{expression} or on () {labelled(f'0 * count({known})', label, text)}"
@@ -224,6 +240,11 @@ def texts(*colored: tuple[str, str]) -> list[Json]:
         {"type": "regex", "options": {"pattern": pattern, "result": {"index": number, "color": color}}}
         for number, (pattern, color) in enumerate(colored)
     ]
+
+
+def steps(*colored: tuple[float | None, str]) -> Json:
+    """Thresholds of one column."""
+    return {"mode": "absolute", "steps": [{"value": value, "color": color} for value, color in colored]}
 
 
 COLORED_TEXT = {"type": "color-text"}

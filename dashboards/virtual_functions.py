@@ -18,15 +18,19 @@ from dashboards.panels import (
     Json,
     Steps,
     annotation,
+    at,
+    cells,
     column,
     dashboard,
     labelled,
     of,
+    one,
     or_none,
     panel,
     query,
     state_timeline,
     states,
+    steps,
     table,
     texts,
     timeseries,
@@ -85,11 +89,6 @@ UP = f'max by (site, job, instance) (up{{job=~".*mecexporter.*",{SITE}}})'
 
 
 # By VF
-
-
-def one(by: str, expression: str) -> str:
-    """One series of each group, whatever it is, so that a join never fails."""
-    return f"topk by ({by}) (1, {expression})"
 
 
 def called(expression: str, label: str, text: str) -> str:
@@ -261,17 +260,6 @@ def of_pf(metric: Metric, **labels: str) -> str:
 
 
 # Panels
-
-
-def cells(*columns: tuple[str, str]) -> str:
-    """Series by their label ``at`` and the column that they belong to, for a table that is a matrix."""
-    return " or ".join(labelled(expression, "column", name) for name, expression in columns)
-
-
-def at(expression: str, *labels: str) -> str:
-    """What a row is of, in one label."""
-    names = ", ".join(f'"{label}"' for label in labels)
-    return f'label_join({expression}, "at", " ", {names})'
 
 
 _LEFT_ON_HOST, _FREE_ON_HOST = by_host(SCHEDULABLE), by_host(ledger("nic", "free"))
@@ -606,11 +594,6 @@ SOON: Steps = ((None, "red"), (7 * 86400, "orange"), (30 * 86400, "green"))
 TREND = "7d:6h"
 """Over which past VFs' going is reckoned, four values a day."""
 MONTH = 30 * 86400
-
-
-def steps(*colored: tuple[float | None, str]) -> Json:
-    """Thresholds of one column."""
-    return {"mode": "absolute", "steps": [{"value": value, "color": color} for value, color in colored]}
 
 
 def forecast() -> Json:
