@@ -25,6 +25,9 @@ LEVELS = {
     "network_numa": frozenset({"site", "physical_network", "numa_node"}),
     "network": frozenset({"site", "physical_network"}),
     "site": frozenset({"site"}),
+    "site_direction": frozenset({"site", "direction"}),
+    "node": TARGET,
+    "node_direction": TARGET | {"direction"},
 }
 """The labels of a recorded series, by the first part of its name (level:metric:operation)."""
 

@@ -101,7 +101,7 @@ def test_rule_names_only_what_is_declared(rule: Rule) -> None:
 @pytest.mark.parametrize("rule", RECORDS, ids=lambda rule: str(rule["record"]))
 def test_record_names_only_what_is_declared_and_has_a_case(rule: Rule) -> None:
     """``level:metric:operation``, without labels of its own; a case shows the labels of its level and no others."""
-    assert re.fullmatch(r"[a-z_]+:mec_[a-z_]+:(max|min|ratio|sum)", rule["record"])
+    assert re.fullmatch(r"[a-z_]+:mec_[a-z_]+:(max|min|rate|ratio|sum)", rule["record"])
     assert rule.keys() == {"record", "expr"}
     assert problems(rule["expr"], DECLARED) == []
     shown, *_ = [

@@ -66,6 +66,10 @@ mec_vf_ledger{hostname,pf,ledger,state}
 mec_vf_holder_info{hostname,pf,pci_address,holder}
 mec_vf_claim_info{hostname,pf,pci_address,ledger}
 mec_vf_drift{hostname,pf,kind}
+mec_offload_enabled
+mec_offload_tc_policy_info{policy}
+mec_representor_packets_total{device,pf,vf,direction,path}
+mec_representor_bytes_total{device,pf,vf,direction,path}
 """
 """As the contract writes them; mecexporter_build_info{version,…} is left open there."""
 
