@@ -10,6 +10,7 @@ from mecexporter.checks.ledger import Ledger
 from mecexporter.errors import Reason
 from mecexporter.metrics.registry import View
 from mecexporter.state.central import source_name
+from mecexporter.state.datapath import Counted, FlowClass, FlowTable, Layer, Obstacle, Path, Protocol
 from mecexporter.state.host import HostFacts, IdFile
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.openstack import Cell, DeviceKind, Instance, PciDevice, Port, Provider
@@ -67,7 +68,7 @@ PEER = "c0ffee00-0000-4000-8000-000000000002"
 REMOTE = "ssl:192.0.2.10:6642"
 OVN_SETTINGS = {"hostname": HOSTNAME, "ovn-encap-ip": "192.0.2.1", "ovn-encap-type": "geneve", "ovn-remote": REMOTE}
 COMPUTE_SOURCES = frozenset(
-    {"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host", "sysfs", "links"}
+    {"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host", "sysfs", "links", "tc"}
 )
 NB, SB = Database.NORTHBOUND, Database.SOUTHBOUND
 SYNC = {NB: "ovn_northbound_sync", SB: "ovn_southbound_sync"}
@@ -178,6 +179,21 @@ def healthy_compute() -> World:
         host=Fresh(healthy_host(), READ),
         sysfs=Fresh(Nic(pfs=(), addresses=frozenset({"0000:00:1f.0"}), processes_seen=True), READ),
         links=Fresh(Links({}), READ),
+        tc=Fresh(FlowTable(), READ),
+    )
+
+
+def healthy_tc() -> FlowTable:
+    """TCP in hardware, with the packets before the filters were there in software."""
+    tcp = FlowClass(path=Path.HARDWARE, protocol=Protocol.TCP, conntrack=True, layer=Layer.TC)
+    tracked = replace(tcp, terminal=False)
+    missed = replace(tcp, path=Path.SOFTWARE, obstacle=Obstacle.MISSED)
+    return FlowTable(
+        flows={tcp: 40, tracked: 40},
+        young={tcp: 2, tracked: 2},
+        totals={tcp: Counted(900_000, 900_000_000), missed: Counted(300, 40_000)},
+        window={tcp: Counted(60_000, 60_000_000), missed: Counted(10, 1_400)},
+        seconds=60.0,
     )
 
 
@@ -550,6 +566,7 @@ def healthy_sriov() -> World:
             ),
             READ,
         ),
+        tc=Fresh(healthy_tc(), READ),
         neutron=Fresh((port("port-a", 0, ALICE), port("port-b", 1, BOB)), READ),
         placement=Fresh(
             (Provider(uuid="rp-1", name=f"{host}_{PF.upper()}", host=host, pf=PF, total=4, reserved=0, used=2),), READ

@@ -46,7 +46,7 @@ _PROTOCOLS = {
 }
 _GRE = 47
 
-_MOST_FILTERS, _MOST_BYTES, _LONGEST_READ = 200_000, 256 << 20, 20.0
+_MOST_FILTERS, _MOST_BYTES, _LONGEST_READ = 200_000, 256 << 20, 4.0
 _SHARE, _LONGEST_PAUSE = 0.002, 300.0  # of a core; seconds
 _JIFFIES, _DRIFT = 0.05, 0.001  # seconds by which an age may be wrong, and the same for each second
 
@@ -63,7 +63,6 @@ class TcSource(Source[FlowTable]):
 
     name = "tc"
     roles = frozenset({Role.COMPUTE})
-    deadline = _LONGEST_READ + 5
     needs = ("sysfs",)
 
     def __init__(self, interval: float) -> None:
