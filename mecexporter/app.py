@@ -38,6 +38,7 @@ from mecexporter.sources.ovn_db_sync import Audits, OvnDatabaseSyncSource
 from mecexporter.sources.ovs import OvsSource
 from mecexporter.sources.placement import PlacementSource
 from mecexporter.sources.sysfs import SysfsPaths, SysfsSource
+from mecexporter.sources.tc import TcSource
 from mecexporter.sources.vswitchd import VswitchdSource
 from mecexporter.sources.wire.cloud import Cloud
 from mecexporter.sources.wire.endpoint import Endpoint, TlsFiles
@@ -113,6 +114,7 @@ def make_sources(config: Config) -> tuple[Source[Any], ...]:
         *_database_sources(config, Database.SOUTHBOUND, ovn.southbound),
         SysfsSource(SysfsPaths(sysfs=Path(config.host.sysfs), proc=Path(config.host.proc)), live),
         LinksSource(live),
+        TcSource(config.intervals.flows),
         *_openstack_sources(config),
     ]
     if ovn.chassis_lookup.enabled:

@@ -80,7 +80,7 @@ PEER = "c0ffee00-0000-4000-8000-000000000002"
 REMOTE = "ssl:192.0.2.10:6642"
 OVN_SETTINGS = {"hostname": HOSTNAME, "ovn-encap-ip": "192.0.2.1", "ovn-encap-type": "geneve", "ovn-remote": REMOTE}
 COMPUTE_SOURCES = frozenset(
-    {"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host", "sysfs", "links"}
+    {"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host", "sysfs", "links", "tc"}
 )
 FLOW_SOURCES = frozenset({"tc", "ovs_flows", "conntrack"})
 NB, SB = Database.NORTHBOUND, Database.SOUTHBOUND
@@ -192,6 +192,7 @@ def healthy_compute() -> World:
         host=Fresh(healthy_host(), READ),
         sysfs=Fresh(Nic(pfs=(), addresses=frozenset({"0000:00:1f.0"}), processes_seen=True), READ),
         links=Fresh(Links({}), READ),
+        tc=Fresh(FlowTable(), READ),
     )
 
 

@@ -16,7 +16,8 @@ YOUNG = 10.0
 """Seconds for which a flow may be on its way into hardware (contract)."""
 
 _WORD = 1 << 32
-_GENERATIONS = 250  # small integers, of which Python keeps one each
+_PACKETS = (1 << 64) - 1
+_GENERATIONS = 256
 _LEAST_BYTES = 20  # of a packet that a flow counts: an IPv4 header
 
 
@@ -40,9 +41,10 @@ class FlowCounters:
     """
 
     def __init__(self) -> None:
-        # Of a grown-up flow: packets, bytes, generation; of a young one besides: when it was first seen, and what of
-        # its packets and bytes are to be left out.
-        self._known: dict[bytes, tuple[int, int, int] | tuple[int, int, int, float, int, int]] = {}
+        # Of each flow in one number, a third of a tuple's size: bytes, 64 bits of packets, 8 bits of generation.
+        self._known: dict[bytes, int] = {}
+        # Of a young one: when it was first seen, packets and bytes that it has carried since.
+        self._young: dict[bytes, tuple[float, int, int]] = {}
         self._tallies: dict[FlowClass, Tally] = {}
         self._generation = 0
         self._at: float | None = None
@@ -65,49 +67,46 @@ class FlowCounters:
                 the iteration raises, what came before it is kept and its window goes on until the next read that ends.
             now: when the read began, seconds on any clock that only goes forwards.
         """
-        known, first = self._known, self._at is None
+        known, young, first = self._known, self._young, self._at is None
         self._generation = generation = (self._generation + 1) % _GENERATIONS
+        begins = (now, 0, 0)
         for tally in self._tallies.values():
             tally.flows = tally.young = 0
         for key, tally, packets, octets, replaced in flows:
             last = known.get(key)
             if last is None:
-                since, base_packets, base_bytes = now, 0, 0
-                if first:
-                    base_packets, base_bytes = packets, octets
-                more_packets, more_bytes = packets - base_packets, octets - base_bytes
+                young[key] = begins
+                more_packets, more_bytes = (0, 0) if first else (packets, octets)
+            elif last & 0xFF == generation:  # a table that is rehashed while it is read may show a flow twice
+                continue
+            elif replaced:
+                more_packets, more_bytes = packets, octets
             else:
-                if last[2] == generation:  # a table that is rehashed while it is read may show a flow twice
-                    continue
-                more_packets, more_bytes = packets - last[0], octets - last[1]
-                if replaced:
-                    more_packets, more_bytes = packets, octets
-                elif more_packets < 0 or more_bytes < 0:
-                    more_packets, more_bytes = _after_fall(packets, octets, last[0], last[1])
-                if len(last) == 3:
-                    known[key] = (packets, octets, generation)
-                    tally.flows += 1
-                    tally.packets += more_packets
-                    tally.bytes += more_bytes
-                    tally.window_packets += more_packets
-                    tally.window_bytes += more_bytes
-                    continue
-                _, _, _, since, base_packets, base_bytes = last
-                # What it has carried so far, whatever it was replaced by meanwhile.
-                base_packets = packets - (last[0] - base_packets) - more_packets
-                base_bytes = octets - (last[1] - base_bytes) - more_bytes
+                last_packets, last_bytes = last >> 8 & _PACKETS, last >> 72
+                more_packets, more_bytes = packets - last_packets, octets - last_bytes
+                if more_packets < 0 or more_bytes < 0:
+                    more_packets, more_bytes = _after_fall(packets, octets, last_packets, last_bytes)
+            known[key] = octets << 72 | packets << 8 | generation
             tally.flows += 1
             tally.packets += more_packets
             tally.bytes += more_bytes
-            if now - since < YOUNG:
-                tally.young += 1
-                known[key] = (packets, octets, generation, since, base_packets, base_bytes)
-            else:
-                known[key] = (packets, octets, generation)
-                tally.window_packets += packets - base_packets
-                tally.window_bytes += octets - base_bytes
-        for key in [key for key, entry in known.items() if entry[2] != generation]:
+            if key in young:
+                since, had_packets, had_bytes = young[key]
+                more_packets += had_packets
+                more_bytes += had_bytes
+                if now - since < YOUNG:
+                    tally.young += 1
+                    if more_packets or more_bytes:
+                        young[key] = since, more_packets, more_bytes
+                    continue
+                del young[key]
+            tally.window_packets += more_packets
+            tally.window_bytes += more_bytes
+        for key in [key for key, entry in known.items() if entry & 0xFF != generation]:
             del known[key]
+            young.pop(key, None)
+        if not young:
+            self._young = {}  # one that was large stays so
         return self._table(now)
 
     def _table(self, now: float) -> FlowTable:
