@@ -31,7 +31,6 @@ LEVELS = {
     "site_conntrack": frozenset({"site", "conntrack"}),
     "site": frozenset({"site"}),
     "site_direction": frozenset({"site", "direction"}),
-    "node": TARGET,
     "node_direction": TARGET | {"direction"},
 }
 """The labels of a recorded series, by the first part of its name (level:metric:operation)."""
