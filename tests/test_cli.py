@@ -29,6 +29,7 @@ from mecexporter.state.world import Identity, Memory, Role
 from mecexporter.store import Saved, Store
 from mecexporter.web.findings import exit_status, in_words
 from tests.own_logging import restored
+from tests.ports import free_port
 from tests.sources.daemons import Daemon, Node, OvsdbServer, run, running, short_dir
 from tests.waiting import wait_until
 
@@ -68,12 +69,6 @@ def here(capsys: pytest.CaptureFixture[str]) -> Here:
 
 def start(*args: str) -> subprocess.Popen[str]:
     return subprocess.Popen([*ME, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def settings(directory: Path, **sections: dict[str, Any]) -> dict[str, Any]:
