@@ -214,9 +214,9 @@ class Node:
         elif daemon == "ovs-vswitchd":
             self.ovs_ctl("start", "--no-ovsdb-server", *options)
         else:
-            again = ("--monitor",) if controller_aborts() else ()  # its unit has Restart=on-failure
+            # --monitor: its unit has Restart=on-failure; 23.03 too has died when conf.db came anew on a busy machine.
             self.execute(
-                "ovn-controller", "--detach", "--no-chdir", f"--pidfile={self.pidfile(daemon)}", *again,
+                "ovn-controller", "--detach", "--no-chdir", "--monitor", f"--pidfile={self.pidfile(daemon)}",
                 f"--log-file={self.log}/ovn-controller.log", "-vconsole:off", *options, self.database,
             )  # fmt: skip
 
