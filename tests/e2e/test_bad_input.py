@@ -82,7 +82,7 @@ def served(directory: Path, settings: dict[str, Any], *python: str) -> Iterator[
         yield url
     finally:
         process.terminate()
-        assert process.wait(5) == 0, (directory / "log").read_text()
+        assert process.wait(20) == 0, (directory / "log").read_text()
 
 
 def sources(url: str) -> dict[str, Any]:

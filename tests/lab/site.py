@@ -48,7 +48,7 @@ PROGRAMS = {  # program -> Debian package
 }
 CALL_TIMEOUT = 30  # seconds, for any one command
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # all end a lab in order
-SETTLE_TIMEOUT = 20  # seconds, for any one thing to come about
+SETTLE_TIMEOUT = 60  # seconds, for any one thing to come about, on a busy machine too
 
 
 class LabError(Exception):
