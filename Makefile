@@ -50,7 +50,7 @@ lint-generated: venv
 	test "$$before" = "$$(digest)" || { echo "generated files were stale, or could not be made; look, and commit them" >&2; exit 1; }
 
 test: lint
-	$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS) </dev/null
+	$(BIN)/python -m pytest -m "not long" -n 3 --no-loadscope-reorder --max-worker-restart 0 $(PYTEST_ARGS) </dev/null
 
 test-long: venv
 	$(BIN)/python -m pytest -m long $(PYTEST_ARGS) </dev/null

@@ -29,6 +29,7 @@ from mecexporter.state.world import Identity, Memory, Role
 from mecexporter.store import Saved, Store
 from mecexporter.web.findings import exit_status, in_words
 from tests.own_logging import restored
+from tests.ports import free_port
 from tests.sources.daemons import Daemon, Node, OvsdbServer, run, running, short_dir
 from tests.waiting import wait_until
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 ME = [sys.executable, "-m", "mecexporter"]
 SECONDS = 60
+AT_ONCE = 15
+"""Seconds, on a busy machine: whoever waits for what does not come takes 45 and more."""
 CHECKS = {c.name for c in discover()}
 OF_COMPUTE = {c.name for c in discover() if Role.COMPUTE in c.roles}
 DONE = tuple[int, str, str]
@@ -68,12 +71,6 @@ def here(capsys: pytest.CaptureFixture[str]) -> Here:
 
 def start(*args: str) -> subprocess.Popen[str]:
     return subprocess.Popen([*ME, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def settings(directory: Path, **sections: dict[str, Any]) -> dict[str, Any]:
@@ -582,7 +579,7 @@ def test_check_asks_the_service(host: Host) -> None:
         wait_until(lambda: set(document()["ok"]) == OF_COMPUTE, 30, "all is well")
         began = time.monotonic()
         status, out, err = checked("--json")
-        assert time.monotonic() - began < 5, "it has nothing to wait for"
+        assert time.monotonic() - began < AT_ONCE, "it has nothing to wait for"
         assert (status, err) == (0, "")
         assert json.loads(out) == document()
         try:
@@ -620,7 +617,7 @@ def test_check_asks_the_service(host: Host) -> None:
         assert mecexporter("forget", "identity", "--config", running_service.config) == (0, "", "")
         status, took = running_service.stop()
         assert status == 0
-        assert took < 5
+        assert took < AT_ONCE
         log = running_service.log
     assert len(re.findall(r'msg="finding opened".* check=system_id_mismatch ', log)) == 1
     assert "Traceback" not in log
@@ -665,7 +662,7 @@ def test_it_ends_at_once_whoever_is_connected(bare: Path, how: signal.Signals) -
             client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         status, took = running_service.stop(how)
         assert status == 0, running_service.log
-        assert took < 5
+        assert took < AT_ONCE
         assert "Traceback" not in running_service.log
 
 
@@ -715,7 +712,7 @@ def test_it_ends_in_time_beside_daemons_that_hang(host: Host) -> None:
             for daemon in daemons:
                 daemon.resume()
         assert status == 0, running_service.log
-        assert took < 5
+        assert took < AT_ONCE
         assert "Traceback" not in running_service.log
 
 

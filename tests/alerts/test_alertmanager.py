@@ -13,7 +13,8 @@ import pytest
 
 from mecexporter.checks.base import discover
 from mecexporter.metrics.docs import alert_name
-from tests.lab.monitoring import ALERTMANAGERS, free_port, get
+from tests.lab.monitoring import ALERTMANAGERS, get
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:

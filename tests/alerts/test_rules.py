@@ -10,7 +10,7 @@ RULES = sorted((HERE.parents[1] / "alerts").glob("*.rules.yaml"))
 
 
 def promtool(*argv: str | Path) -> None:
-    done = subprocess.run(["promtool", *argv], check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["promtool", *argv], check=False, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -1,5 +1,4 @@
 import json
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ import pytest
 
 from tests.dashview import draw
 from tests.dashview.page import fetch
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 
@@ -24,8 +24,7 @@ def panel(title: str, kind: str, query: str, x: int) -> dict[str, object]:
 @pytest.fixture
 def prometheus(tmp_path: Path) -> Iterator[str]:
     """A Prometheus that scrapes itself."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     config = tmp_path / "prometheus.yml"
     config.write_text(
         "global: {scrape_interval: 1s}\n"

@@ -163,7 +163,7 @@ class Lane:
             plug_metadata(self.site.nodes["c1"])
             for exporter in self.exporters.values():
                 stack.enter_context(exporter)
-            self._await_well(SETTLE_TIMEOUT + 60)  # four reads at the default interval
+            self._await_well(2 * SETTLE_TIMEOUT)  # four reads at the default interval
             self._stack = stack.pop_all()
         return self
 

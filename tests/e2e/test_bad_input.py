@@ -18,8 +18,9 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.story import QUICK, Watched
-from tests.lab.monitoring import free_port, get
+from tests.lab.monitoring import get
 from tests.lab.site import Site
+from tests.ports import free_port
 from tests.sources.daemons import OvsdbServer, run, running, short_dir
 from tests.waiting import wait_until
 
@@ -81,7 +82,7 @@ def served(directory: Path, settings: dict[str, Any], *python: str) -> Iterator[
         yield url
     finally:
         process.terminate()
-        assert process.wait(5) == 0, (directory / "log").read_text()
+        assert process.wait(20) == 0, (directory / "log").read_text()
 
 
 def sources(url: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from mecexporter.state.world import Role, Settings, SourceStatus
 from tests import worlds
 from tests.dashview import Drawing, draw
 from tests.dashview.page import fetch
-from tests.lab.monitoring import free_port
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:

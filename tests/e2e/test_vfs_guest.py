@@ -11,8 +11,9 @@ import yaml
 
 from tests import hwlab
 from tests.hwlab import Guest
-from tests.lab.monitoring import free_port, get
+from tests.lab.monitoring import get
 from tests.lab.openstack import OpenStack
+from tests.ports import free_port
 from tests.sources.nova_rows import Rows
 from tests.waiting import wait_until
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 import yaml
 
 from tests.lab.site import CALL_TIMEOUT, PROGRAMS, SETTLE_TIMEOUT, LabError, environment
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
 RULES = Path(__file__).parents[2] / "alerts"
 ALERTMANAGERS = ("alertmanager", "prometheus-alertmanager")  # upstream's name and Debian's
 PROGRAMS_WITH_MONITORING = PROGRAMS | {"prometheus": "prometheus"}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 def get(url: str) -> str | None:

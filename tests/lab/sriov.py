@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
-from tests.lab.monitoring import free_port, get
+from tests.lab.monitoring import get
 from tests.lab.site import LabError
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -3,13 +3,13 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 _SHARE = Path(os.environ.get("LAB_ROOT", "/")) / "usr/share"  # of another generation: tests/lab/generations.py
@@ -107,12 +107,6 @@ class OvsdbServer(Daemon):
         if not self.file.exists():
             run("ovsdb-tool", "create", str(self.file), str(SCHEMAS[db]))
         super().__init__(run_dir, "ovsdb-server", f"--remote=punix:{self.socket}", *args, str(self.file))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 class Server(OvsdbServer):

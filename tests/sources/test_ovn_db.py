@@ -21,7 +21,8 @@ from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.ovn_db import LOCAL, Database, DatabaseServer, Model
 from mecexporter.state.world import Memory, Settings, empty_world
 from tests.faults.servers import JSON, hostile
-from tests.sources.daemons import Daemon, Member, OvsdbServer, Server, cluster, free_port, run, running, short_dir
+from tests.ports import free_port
+from tests.sources.daemons import Daemon, Member, OvsdbServer, Server, cluster, run, running, short_dir
 from tests.waiting import answers, eventually
 
 if TYPE_CHECKING:

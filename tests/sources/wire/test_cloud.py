@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +12,7 @@ from aiohttp import web
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.wire import cloud as module
 from mecexporter.sources.wire.cloud import Cloud, listed
+from tests.ports import free_port
 from tests.sources.apis import SECRET, Apis, serve, status
 
 if TYPE_CHECKING:
@@ -134,9 +134,7 @@ async def test_one_that_answers_a_byte_at_a_time(apis: Apis, monkeypatch: pytest
 
 async def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     apis = Apis()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        apis.port = free.getsockname()[1]
+    apis.port = free_port()
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(apis.clouds(tmp_path)))
     error = await failure(Cloud("test"))
     assert error.reason is Reason.REFUSED

@@ -1,5 +1,4 @@
 import json
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.wire.endpoint import Endpoint, TlsFiles
 from mecexporter.sources.wire.ovsdb import Column, OvsdbClient, Shape, as_atom, as_map, as_optional, as_set
 from tests.faults.servers import JSON, hostile, says
+from tests.ports import free_port
 from tests.sources.daemons import OvsdbServer, run, running, short_dir
 from tests.sources.wire.test_jsonrpc import WANTED, answers, bounded, failure, patience
 
@@ -32,13 +32,6 @@ def make_tls(directory: Path, name: str) -> TlsFiles:
         *("-subj", f"/CN={name}", "-keyout", str(key), "-out", str(certificate)),
     )
     return TlsFiles(key, certificate, certificate)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")
