@@ -276,12 +276,14 @@ def at(expression: str, *labels: str) -> str:
 
 _LEFT_ON_HOST, _FREE_ON_HOST = by_host(SCHEDULABLE), by_host(ledger("nic", "free"))
 _EVALUABLE = of(findings.EVALUABLE, VF_CHECKS, selected=SITE)
+UNJUDGED = of(vf_ledgers.UNJUDGED, selected=SITE)
 TILES = {
     "hosts without VF": (f"count({_LEFT_ON_HOST} == 0) or 0 * count({_LEFT_ON_HOST})", "orange"),
     "… of them blocked": (
         f"count({_LEFT_ON_HOST} == 0 and on (site, hostname) {_FREE_ON_HOST} > 0) or 0 * count({_LEFT_ON_HOST})",
         "red",
     ),
+    "hosts unjudged": (f"sum({UNJUDGED})", "purple"),
     "checks can't tell": (f"count({_EVALUABLE} == 0) or 0 * count({_EVALUABLE})", "purple"),
     "exporters silent": (f"count({UP} == 0) or 0 * count({UP})", "dark-blue"),
 }
@@ -299,8 +301,8 @@ def tiles() -> Json:
         "VFs in drift, and what can't be told",
         "VFs about which the ledgers disagree, by kind; then hosts that have no VF left to give, and those of them"
         " that are blocked: an attach fails though VFs are free on the NIC. Green 0 is well. Purple 'not told': no"
-        " source here can tell, which is not the same as none. Checks that can't tell and silent exporters may hide"
-        " more.",
+        " source here can tell, which is not the same as none. Hosts unjudged (see below), checks that can't tell and"
+        " silent exporters may hide more.",
         [query(f"{expression} or on () 0 * count({UP}) - 1", name, instant=True) for name, expression, _ in numbers],
         size=(COLUMNS, 4),
         unit="none",
@@ -475,7 +477,7 @@ def ledgers() -> list[Json]:
             "All chosen PFs together. The lines of Nova, Neutron and the NIC lie close: one that stays above the others"
             " is a record that nobody gives up, one that falls away is a ledger that is not read any more.",
             [query(f"sum by (ledger) (max by ({PF}, ledger) ({claimed}))", "{{ledger}}")],
-            size=(12, 8),
+            size=(9, 8),
             unit="short",
             decimals=0,
             empty=NO_PF,
@@ -486,7 +488,7 @@ def ledgers() -> list[Json]:
             "VFs in each kind of drift, all chosen PFs together. Zero is healthy; leaks pile up until attaches fail."
             + AS_REPORTED,
             [query(f"sum by (kind) ({REPORTED})", "{{kind}}")],
-            size=(12, 8),
+            size=(9, 8),
             unit="short",
             decimals=0,
             steps=ANY_IS_BAD,
@@ -495,6 +497,19 @@ def ledgers() -> list[Json]:
             stepped=True,
         )
         | {"interval": "5m"},
+        timeseries(
+            "Hosts unjudged",
+            "Hosts with VFs of which nothing is said, by reason, added up over exporters. down: nova-compute ceased to"
+            " report, as in a restart or maintenance. not_reporting: it never reported into Nova's database (another"
+            " servicegroup_driver), or none of the cell does now. no_service: records name a host that Nova has no"
+            " nova-compute of: a name that is spelled otherwise, or a service that was deleted too early.",
+            [query(f"sum by (reason) ({UNJUDGED})", "{{reason}}")],
+            size=(6, 8),
+            unit="short",
+            decimals=0,
+            empty="Nova's records are not read",
+            stepped=True,
+        ),
     ]
 
 

@@ -195,9 +195,10 @@ class OpenStack(_Section, frozen=True):
 
 
 class Nova(_Section, frozen=True):
-    """Nova's cell databases by name: SQLAlchemy URLs."""
+    """Nova's cell databases by name: SQLAlchemy URLs; and what it takes for a service that is down."""
 
     cells: dict[str, str] = {}
+    service_down_time: Duration = Duration(60)
 
 
 class Sriov(_Section, frozen=True):

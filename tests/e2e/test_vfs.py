@@ -267,6 +267,31 @@ def test_a_service_that_is_lost_makes_its_checks_unknown_and_others_go_on(node: 
         wait_until(lambda: exporter.found() == expected, 90, "it is back")
 
 
+def test_where_nova_compute_does_not_report_into_the_database_it_cannot_tell(node: Node) -> None:
+    """As with servicegroup_driver=mc: Nova's rows are there, and none is ever seen."""
+    node.attach(VFS[0], "leaky", port=False, guest=False)
+    node.rows.run("UPDATE services SET last_seen_up = NULL, created_at = '2026-01-01 00:00:00'")
+
+    def unjudged(exporter: VfExporter) -> dict[str, float]:
+        return {reason: n for reason, n in exporter.series("mec_vf_hosts_unjudged").items() if n}
+
+    with node.exporter(nova={"service_down_time": "10s"}) as exporter:
+        wait_until(lambda: exporter.unknown().get("vf_leaked") == {"nova@cell1"}, SOON, "it cannot tell")
+        assert unjudged(exporter) == {'{reason="not_reporting"}': 1}
+        page = get(f"{exporter.url}/api/v1/sources")
+        assert page is not None
+        assert "servicegroup_driver" in page
+        assert exporter.series("mec_vf_drift") == {}
+        node.rows.report(node.host)
+        wait_until(lambda: not exporter.unknown(), SOON, "it reports")
+        assert unjudged(exporter) == {}
+        # Another one reports, and this one has ceased to for the ten seconds that were configured: it is down.
+        node.rows.run("UPDATE services SET last_seen_up = '2037-01-01 00:00:00' WHERE host = :host", host=node.host)
+        node.rows.host(node.number + 1000, f"{node.host}-b")
+        wait_until(lambda: unjudged(exporter) == {'{reason="down"}': 1}, SOON, "by Nova's own rule it is down")
+        assert exporter.unknown() == {}
+
+
 def test_all_hosts_from_a_node_without_a_nic(node: Node, openstack: OpenStack, rows: Rows, network: str) -> None:
     with short_dir() as directory:
         other = Node(openstack, rows, network, directory)

@@ -89,6 +89,19 @@ def test_drift_that_cannot_be_told_is_not_zero() -> None:
     assert {kind for (kind,) in drift} == {"unrecorded", "inventory"}
 
 
+def test_hosts_that_are_left_out_have_no_drift_and_are_counted() -> None:
+    def left_out(world: World) -> dict[tuple[str, ...], float]:
+        return values(world, "mec_vf_hosts_unjudged", "reason")
+
+    none = {("down",): 0, ("not_reporting",): 0, ("no_service",): 0}
+    assert left_out(leaked_vf()) == none
+    for up, reason in (({HOSTNAME: False}, "down"), ({HOSTNAME: None}, "not_reporting"), ({}, "no_service")):
+        world = changed(leaked_vf(), CELL1, up={"compute-2": True, **up})
+        assert left_out(world) == none | {(reason,): 1}
+        assert values(world, "mec_vf_drift", "kind") == {}
+    assert left_out(without(leaked_vf(), CELL1)) == {}
+
+
 def test_with_placement_alone_its_pfs_have_a_verdict() -> None:
     world = replace(healthy_sriov(), applicable=frozenset({"placement"}))
     assert values(world, "mec_vf_drift", "kind", pf=PF) == {("inventory",): 0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from mecexporter.checks.vfs import Drift, drifts, ledgers_of
+from mecexporter.checks.vfs import Drift, Unjudged, drifts, ledgers_of, unjudged
 from mecexporter.metrics.collectors.sriov import use_of
 from mecexporter.metrics.registry import collector
 from mecexporter.metrics.spec import Kind, Metric, Stability
@@ -41,9 +41,16 @@ FLAVOUR = Metric(
 )
 DRIFT = Metric(
     name="mec_vf_drift",
-    help="Functions of the PF about which ledgers disagree, by kind; absent while that can't be told.",
+    help="Functions of the PF about which ledgers disagree, by kind; absent while that can't be told, or nothing is"
+    " said of the host (see mec_vf_hosts_unjudged).",
     labels=("hostname", "pf", "kind"),
     stability=Stability.STABLE,
+)
+UNJUDGED = Metric(
+    name="mec_vf_hosts_unjudged",
+    help="Hosts with VFs of which the checks of VFs say nothing: their nova-compute is down, or is not_reporting into"
+    " Nova's database at all (another servicegroup_driver), or there is no_service of that name.",
+    labels=("reason",),
 )
 
 _CHECKS = {
@@ -96,6 +103,7 @@ class _Map:
     CLAIM,
     FLAVOUR,
     DRIFT,
+    UNJUDGED,
     reads=lambda v: (
         v.world.sysfs,
         v.world.neutron,
@@ -130,7 +138,12 @@ def vf_ledgers(view: View) -> Iterator[Sample]:
         tracked = _placement(view.world.placement.value, known, counts)
     for (host, address, ledger, state), count in counts.items():
         yield LEDGER(count, hostname=host, pf=address, ledger=ledger, state=state)
-    yield from _drift(view, known, {*known.sizes, *tracked})
+    left_out = unjudged(ledgers)
+    if ledgers.cells is not None:
+        for reason in Unjudged:
+            yield UNJUDGED(sum(why is reason for why in left_out.values()), reason=reason)
+    judged = {pf for pf in (*known.sizes, *tracked) if pf[0].casefold() not in left_out}
+    yield from _drift(view, known, judged)
 
 
 def _nova(ledgers: Ledgers, known: _Map, counts: Counter[tuple[str, str, str, str]]) -> Iterator[Sample]:
