@@ -118,6 +118,19 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stock:
+    """VFs of one resource class of a provider.
+
+    Attributes:
+        used: allocated to consumers; may be more than ``total``.
+    """
+
+    total: int
+    reserved: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """A resource provider of Placement's that stands for the VFs of a PF.
 
@@ -125,15 +138,16 @@ class Provider:
         name: ``<hypervisor hostname>_<PF ADDRESS>``, or as the operator called it.
         host: the name's first part, or the whole name where there is no address.
         pf: its address in lower case, None where the name has none.
-        total: of the inventories of VFs' classes together.
-        reserved: of those.
-        used: allocated to consumers; may be more than ``total``.
+        stock: by resource class, of those that stand for VFs; a class may be allocated and have no inventory.
     """
 
     uuid: str
     name: str
     host: str
     pf: str | None
-    total: int
-    reserved: int
-    used: int
+    stock: Mapping[str, Stock]
+
+    @property
+    def overdrawn(self) -> Mapping[str, Stock]:
+        """The classes of which more is allocated than there is; none makes up for another."""
+        return {name: one for name, one in self.stock.items() if one.used > one.total}

@@ -117,8 +117,7 @@ def api(*hosts: Host) -> World:
             for n, owner in host.all(host.ports).items()
         ]
         if host.tracked:
-            (provider,) = worlds.healthy_sriov().placement.value  # type: ignore[union-attr]  # it is fresh
-            providers.append(replace(provider, name=host.name, host=host.name, total=VFS, used=len(claims)))
+            providers.append(worlds.provider(total=VFS, used=len(claims), name=host.name, host=host.name))
     instances = {row.instance: worlds.instance(host=row.host) for row in devices if row.instance}
     cell = worlds.cell(*devices, instances=instances, up={host.name: True for host in hosts})
     sources = frozenset({"host", "neutron", "placement", worlds.CELL1})

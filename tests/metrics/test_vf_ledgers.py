@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mecexporter.state.observed import Fresh
-from mecexporter.state.openstack import DeviceKind, Provider
+from mecexporter.state.openstack import DeviceKind
 from mecexporter.state.sriov import Held
 from tests.metrics.scrape import series
 from tests.worlds import (
@@ -28,6 +28,7 @@ from tests.worlds import (
     leaked_vf,
     nic,
     port,
+    provider,
     vf,
     without,
 )
@@ -67,8 +68,8 @@ def test_placement_that_does_not_track_says_so() -> None:
 
 
 def test_a_providers_host_may_have_its_domain() -> None:
-    provider = Provider(uuid="u", name="n", host=f"{HOSTNAME}.example.org", pf=PF, total=4, reserved=1, used=2)
-    world = healthy_sriov().with_part("placement", Fresh((provider,), READ))
+    with_domain = provider(reserved=1, used=2, host=f"{HOSTNAME}.example.org")
+    world = healthy_sriov().with_part("placement", Fresh((with_domain,), READ))
     assert ledger(world, "placement") == {("claimed",): 2, ("free",): 1, ("unavailable",): 1}
 
 

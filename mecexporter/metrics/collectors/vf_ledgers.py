@@ -174,11 +174,10 @@ def _placement(providers: tuple[Provider, ...], known: _Map, counts: Counter[tup
         full = provider.host.casefold()
         host = hosts.get(full) or hosts.get(full.partition(".")[0]) or provider.host
         tracked.add((host, provider.pf or ""))
-        counts[host, provider.pf or "", "placement", "claimed"] += provider.used
-        counts[host, provider.pf or "", "placement", "unavailable"] += provider.reserved
-        counts[host, provider.pf or "", "placement", "free"] += max(
-            0, provider.total - provider.reserved - provider.used
-        )
+        for one in provider.stock.values():
+            counts[host, provider.pf or "", "placement", "claimed"] += one.used
+            counts[host, provider.pf or "", "placement", "unavailable"] += one.reserved
+            counts[host, provider.pf or "", "placement", "free"] += max(0, one.total - one.reserved - one.used)
     for pf, size in known.sizes.items():
         if pf not in tracked:
             counts[(*pf, "placement", "not_tracked")] = size
