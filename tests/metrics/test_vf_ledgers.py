@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mecexporter.errors import Reason
 from mecexporter.state.observed import Fresh
 from mecexporter.state.openstack import DeviceKind
 from mecexporter.state.sriov import Held
@@ -167,13 +168,16 @@ def test_versions_and_mode_come_from_netlink_and_are_empty_without_it() -> None:
 
 
 class TestPhysicalNetwork:
-    def of(self, world: World) -> str:
-        ((network,),) = values(world, "mec_sriov_pf_info", "physical_network")
-        return network
+    def of(self, world: World) -> str | None:
+        """None: the PF has no series with it."""
+        networks = [network for (network,) in values(world, "mec_sriov_pf_info", "physical_network")]
+        assert len(networks) <= 1
+        return networks[0] if networks else None
 
     def test_as_nova_was_asked_for_it(self) -> None:
         assert self.of(healthy_sriov()) == "physnet2"
-        assert self.of(without(healthy_sriov(), CELL1)) == ""
+        assert self.of(without(healthy_sriov(), CELL1)) is None, "nobody else knows, and Nova may"
+        assert self.of(changed(healthy_sriov(), CELL1, devices=(device(0),))) == "", "nobody does"
 
     def test_as_the_bridge_says(self) -> None:
         world = changed(
@@ -189,6 +193,23 @@ class TestPhysicalNetwork:
         mapped = {"ovn-bridge-mappings": "physnet3:br-nic"}
         world = changed(world, "ovs", ovn_settings=mapped, interfaces=(interface("bond0", "br-nic"),))
         assert self.of(world) == "physnet3"
+
+    @pytest.mark.parametrize("reason", [Reason.TIMEOUT, Reason.REFUSED, Reason.MISSING, Reason.PENDING])
+    def test_while_open_vswitch_does_not_answer_the_pf_changes_to_no_other_network(self, reason: Reason) -> None:
+        """It may have a mapping, and what Nova was asked for comes after that."""
+        lost = without(healthy_sriov(), "ovs", reason=reason)
+        assert self.of(lost) is None
+        assert values(lost, "mec_sriov_vf_configured", "pf") == {(PF,): 4}, "all else is told"
+        known = replace(lost.settings, device_mappings={"physnet9": ("ens1f0np0",)})
+        assert self.of(replace(lost, settings=known)) == "physnet9"
+
+    def test_a_host_may_have_no_open_vswitch(self) -> None:
+        """As one with the SR-IOV agent alone: no socket, and none was ever seen."""
+        never = replace(healthy_sriov(), memory=replace(healthy_sriov().memory, versions={}))
+        assert self.of(without(never, "ovs", reason=Reason.MISSING)) == "physnet2"
+        assert self.of(without(never, "ovs", reason=Reason.PENDING)) is None, "it was not asked yet"
+        disabled = replace(healthy_sriov(), applicable=healthy_sriov().applicable - {"ovs"})
+        assert self.of(without(disabled, "ovs")) == "physnet2"
 
     def test_as_configured_before_all(self) -> None:
         world = healthy_sriov()
