@@ -205,7 +205,8 @@ def cases(ledgers: Ledgers) -> Iterator[Case]:
     pfs = {f.address: pf.address for pf in (ledgers.nic.pfs if ledgers.nic else ()) for f in (pf, *pf.vfs)}
     given = {(row.host.casefold(), row.address) for row in devices if row.kind is DeviceKind.PF and row.claimed}
     rows = _grouped(devices, lambda row: (row.host.casefold(), row.address))
-    ports = _grouped(ledgers.ports or (), lambda port: (port.host.casefold(), port.address))
+    hosts = hosts_of_ports(ledgers)
+    ports = _grouped(ledgers.ports or (), lambda port: (hosts[port.host], port.address))
     interesting = {key for key, of in rows.items() if any(row.claimed for row in of)} | ports.keys()
     if ledgers.nic is not None:
         interesting |= {(own, f.address) for f in functions.values() if f.held in (Held.YES, Held.BOUND)}
@@ -237,7 +238,7 @@ def unjudged(ledgers: Ledgers) -> dict[str, Unjudged]:
     if ledgers.cells is None:
         return {}
     hosts = {row.host.casefold() for cell in ledgers.cells for row in cell.devices if row.status not in _NOT_HERE}
-    hosts |= {port.host.casefold() for port in ledgers.ports or ()}
+    hosts |= set(hosts_of_ports(ledgers).values())
     if ledgers.nic is not None and ledgers.nic.pfs:
         hosts.add(ledgers.host.casefold())
     reports = _reports(ledgers)
@@ -247,6 +248,23 @@ def unjudged(ledgers: Ledgers) -> dict[str, Unjudged]:
         for host in sorted(hosts)
         if not reports.get(host)
     }
+
+
+def hosts_of_ports(ledgers: Ledgers) -> dict[str, str]:
+    """Neutron's name of each host -> that by which records of it are joined: Nova's, in lower case.
+
+    One that Nova has no nova-compute of is another spelling, with or without the domain, where it fits one host alone.
+    """
+    services: dict[str, set[str]] = {}
+    for service in _reports(ledgers):
+        services.setdefault(service.partition(".")[0], set()).add(service)
+    out: dict[str, str] = {}
+    for name in {port.host for port in ledgers.ports or ()}:
+        host = name.casefold()
+        alike = services.get(host.partition(".")[0], set())
+        others = [s for s in alike if s.startswith(f"{host}.") or host.startswith(f"{s}.")]
+        out[name] = others[0] if host not in alike and len(others) == 1 else host
+    return out
 
 
 def _reports(ledgers: Ledgers) -> dict[str, bool | None]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mecexporter.checks.base import Unknown
 from mecexporter.checks.ledger import Ledger
 from mecexporter.checks.vf_leaked import vf_leaked
-from mecexporter.checks.vfs import Drift, Ledgers, Unjudged, cases, drifts, judge, unjudged
+from mecexporter.checks.vfs import Drift, Ledgers, Unjudged, cases, drifts, hosts_of_ports, judge, ledgers_of, unjudged
 from mecexporter.errors import Reason
 from mecexporter.state.observed import Fresh
 from mecexporter.state.openstack import DeviceKind
@@ -251,6 +251,27 @@ def test_hosts_are_the_same_in_any_case() -> None:
     assert verdicts(world.with_part("neutron", Fresh((), NOW))) == {SUBJECT: Drift.PORTLESS}
 
 
+@pytest.mark.parametrize(
+    ("novas", "neutrons"), [("compute-2", "compute-2.example.org"), ("Compute-2.example.org", "COMPUTE-2")]
+)
+def test_a_host_is_the_same_with_its_domain_and_without(novas: str, neutrons: str) -> None:
+    """Where one of the two was renamed; otherwise each VF would be leaked, and an orphan beside it."""
+    world = changed(one_vf(), CELL1, devices=(device(0, ALICE, host=novas),), up={HOSTNAME: True, novas: True})
+    world = changed(world, CELL1, instances={ALICE: instance(host=novas)})
+    named = world.with_part("neutron", Fresh((port("p", 0, ALICE, host=neutrons),), NOW))
+    assert verdicts(named) == {}
+    assert unjudged(ledgers_of(named)) == {}
+    assert verdicts(world) == {f"{novas}/{VFS[0]}": Drift.LEAKED}
+
+
+def test_hosts_of_two_domains_are_two() -> None:
+    up = {"a.example.org": True, "b": True}
+    told = ledgers((cell(up=up),), tuple(port("p", 0, ALICE, host=h) for h in ("a.example.net", "B", "bb", "a")), nic())
+    assert hosts_of_ports(told) == {"a.example.net": "a.example.net", "B": "b", "bb": "bb", "a": "a.example.org"}
+    both = replace(told, cells=(cell(up={**up, "a.example.com": True}),))
+    assert hosts_of_ports(both)["a"] == "a", "it may be either"
+
+
 def test_another_host_is_called_as_nova_calls_it() -> None:
     away = device(0, ALICE, host="Compute-2")
     elsewhere = {ALICE: instance(host="Compute-2")}
@@ -353,14 +374,14 @@ def test_which_hosts_are_left_out_and_why() -> None:
             cell(*devices, up={"down": False, "MUTE": None, HOSTNAME: True}),
             cell(device(0, host="retired", status="removed"), up={"down": None, "mute": None, "idle": False}),
         ),
-        (port("p", 0, BOB, host=f"{HOSTNAME}.example.org"),),
+        (port("p", 0, BOB, host="named-otherwise"),),
         nic(),
     )
     assert unjudged(told) == {
         "down": Unjudged.DOWN,
         "mute": Unjudged.NOT_REPORTING,
         "gone": Unjudged.NO_SERVICE,
-        f"{HOSTNAME}.example.org": Unjudged.NO_SERVICE,
+        "named-otherwise": Unjudged.NO_SERVICE,
     }
     assert unjudged(replace(told, cells=None)) == {}
     mute = ledgers((cell(up={HOSTNAME: None}),), (), nic(held_vf(0, ALICE)))

@@ -135,6 +135,16 @@ def test_other_hosts_are_called_as_nova_calls_them() -> None:
     assert values(world, "mec_vf_claim_info", "hostname", ledger="nova") == {(HOSTNAME,): 1, ("Compute-2",): 1}
 
 
+@pytest.mark.parametrize("neutrons", ["compute-2", "compute-2.example.org"])
+def test_all_ledgers_call_a_host_as_nova_does(neutrons: str) -> None:
+    """So that rules can join them."""
+    away = device(0, ALICE, host="Compute-2")
+    world = changed(healthy_sriov(), CELL1, devices=(away,), up={HOSTNAME: True, "compute-2": True})
+    world = world.with_part("neutron", Fresh((port("p", 0, ALICE, host=neutrons),), READ))
+    assert values(world, "mec_vf_claim_info", "ledger", hostname="Compute-2", pf=PF) == {("nova",): 1, ("neutron",): 1}
+    assert values(world, "mec_vf_ledger", "hostname", ledger="neutron", state="claimed")[("Compute-2",)] == 1
+
+
 def test_holders_and_their_evidence() -> None:
     world = changed(healthy_sriov(), "sysfs", pfs=nic(held_vf(0, ALICE), held_vf(1, "", held=Held.BOUND), vf(2)).pfs)
     world = changed(world, "sysfs", processes_seen=False)

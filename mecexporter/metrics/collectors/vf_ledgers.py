@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from mecexporter.checks.vfs import Drift, Unjudged, drifts, ledgers_of, unjudged
+from mecexporter.checks.vfs import Drift, Unjudged, drifts, hosts_of_ports, ledgers_of, unjudged
 from mecexporter.metrics.collectors.sriov import use_of
 from mecexporter.metrics.registry import collector
 from mecexporter.metrics.spec import Kind, Metric, Stability
@@ -76,9 +76,12 @@ class _Map:
     """
 
     def __init__(self, ledgers: Ledgers) -> None:
-        self._own = ledgers.host
+        self._names = {ledgers.host.casefold(): ledgers.host}
+        self._of_ports = hosts_of_ports(ledgers)
         self._parents: dict[tuple[str, str], str] = {}
         self.sizes: Counter[_Pf] = Counter()
+        for row in (row for cell in ledgers.cells or () for row in cell.devices):
+            self._names.setdefault(row.host.casefold(), row.host)
         for cell in ledgers.cells or ():
             for row in cell.devices:
                 self._parents[row.host.casefold(), row.address] = row.parent or row.address
@@ -90,8 +93,9 @@ class _Map:
                 self._parents[ledgers.host.casefold(), function.address] = pf.address
 
     def host(self, name: str) -> str:
-        """In this node's own spelling, where it is this node."""
-        return self._own if name.casefold() == self._own.casefold() else name
+        """In one spelling for all records of it: this node's own, where it is this node, else Nova's."""
+        joined = self._of_ports.get(name, name.casefold())
+        return self._names.get(joined, name)
 
     def pf(self, host: str, address: str) -> str:
         """'' where nobody knows."""
@@ -128,7 +132,8 @@ def vf_ledgers(view: View) -> Iterator[Sample]:
     if ledgers.ports is not None:
         for pf_key in known.sizes:
             counts[(*pf_key, "neutron", "claimed")] = 0
-        claims = {(known.host(port.host), known.pf(port.host, port.address), port.address) for port in ledgers.ports}
+        hosts = ((port, known.host(port.host)) for port in ledgers.ports)
+        claims = {(host, known.pf(host, port.address), port.address) for port, host in hosts}
         for host, address, vf in sorted(claims):
             if address and vf != address:
                 counts[host, address, "neutron", "claimed"] += 1
