@@ -59,7 +59,7 @@ SETTLED = "15m"
 NO_EXPORTER = "Nothing is known: no exporter answers"
 NO_CHECK = "Nothing is known: no check of VFs can tell"
 NO_PF = "No PF is known: no exporter shows one"
-NO_BOTH = "Not known: it takes Nova's records and the NIC of the same host"
+NO_BOTH = "Not known: it takes Nova's records, the NIC of the same host, and alerts/vf.rules.yaml"
 
 KINDS = (
     ("inventory", "inventory", "orange"),
@@ -233,10 +233,9 @@ AS_REPORTED = (
     " holding NIC and records together is here leaked or missing."
 )
 
-_IN_NOVA, _ON_NIC = ledger("nova", "free"), ledger("nic", "free")
-SCHEDULABLE = f"({_IN_NOVA} <= on ({PF}) {_ON_NIC} or on ({PF}) ({_ON_NIC} and on ({PF}) {_IN_NOVA}))"
-"""The lower of what Nova and the NIC have free: from counts alone, so that weeks of it cost little. Where a PF has
-leaked VFs and unrecorded ones at once, fewer can be given."""
+SCHEDULABLE = f"pf:mec_vf_schedulable:min{{{CHOSEN}}}"
+"""The lower of what Nova and the NIC have free, as alerts/vf.rules.yaml records it, so that weeks of it cost little.
+Where a PF has leaked VFs and unrecorded ones at once, fewer can be given."""
 
 _NETWORKS = one(PF, f"group by ({PF}, physical_network, numa_node) ({of(sriov.PF, selected=CHOSEN)})")
 PLACES = called(called(_NETWORKS, "physical_network", "unknown network"), "numa_node", "?")
