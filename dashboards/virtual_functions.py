@@ -63,7 +63,7 @@ SETTLED = "15m"
 NO_EXPORTER = "Nothing is known: no exporter answers"
 NO_CHECK = "Nothing is known: no check of VFs can tell"
 NO_PF = "No PF is known: no exporter shows one"
-NO_BOTH = "Not known: it takes Nova's records and the NIC of the same host"
+NO_BOTH = "Not known: it takes Nova's records, the NIC of the same host, and alerts/vf.rules.yaml"
 
 KINDS = (
     ("inventory", "inventory", "orange"),
@@ -232,10 +232,9 @@ AS_REPORTED = (
     " holding NIC and records together is here leaked or missing."
 )
 
-_IN_NOVA, _ON_NIC = ledger("nova", "free"), ledger("nic", "free")
-SCHEDULABLE = f"({_IN_NOVA} <= on ({PF}) {_ON_NIC} or on ({PF}) ({_ON_NIC} and on ({PF}) {_IN_NOVA}))"
-"""The lower of what Nova and the NIC have free: from counts alone, so that weeks of it cost little. Where a PF has
-leaked VFs and unrecorded ones at once, fewer can be given."""
+SCHEDULABLE = f"pf:mec_vf_schedulable:min{{{CHOSEN}}}"
+"""The lower of what Nova and the NIC have free, as alerts/vf.rules.yaml records it, so that weeks of it cost little.
+Where a PF has leaked VFs and unrecorded ones at once, fewer can be given."""
 
 _NETWORKS = one(PF, f"group by ({PF}, physical_network, numa_node) ({of(sriov.PF, selected=CHOSEN)})")
 PLACES = called(called(_NETWORKS, "physical_network", "unknown network"), "numa_node", "?")
@@ -264,12 +263,14 @@ def of_pf(metric: Metric, **labels: str) -> str:
 
 _LEFT_ON_HOST, _FREE_ON_HOST = by_host(SCHEDULABLE), by_host(ledger("nic", "free"))
 _EVALUABLE = of(findings.EVALUABLE, VF_CHECKS, selected=SITE)
+UNJUDGED = of(vf_ledgers.UNJUDGED, selected=SITE)
 TILES = {
     "hosts without VF": (f"count({_LEFT_ON_HOST} == 0) or 0 * count({_LEFT_ON_HOST})", "orange"),
     "… of them blocked": (
         f"count({_LEFT_ON_HOST} == 0 and on (site, hostname) {_FREE_ON_HOST} > 0) or 0 * count({_LEFT_ON_HOST})",
         "red",
     ),
+    "hosts unjudged": (f"sum({UNJUDGED})", "purple"),
     "checks can't tell": (f"count({_EVALUABLE} == 0) or 0 * count({_EVALUABLE})", "purple"),
     "exporters silent": (f"count({UP} == 0) or 0 * count({UP})", "dark-blue"),
 }
@@ -287,8 +288,8 @@ def tiles() -> Json:
         "VFs in drift, and what can't be told",
         "VFs about which the ledgers disagree, by kind; then hosts that have no VF left to give, and those of them"
         " that are blocked: an attach fails though VFs are free on the NIC. Green 0 is well. Purple 'not told': no"
-        " source here can tell, which is not the same as none. Checks that can't tell and silent exporters may hide"
-        " more.",
+        " source here can tell, which is not the same as none. Hosts unjudged (see below), checks that can't tell and"
+        " silent exporters may hide more.",
         [query(f"{expression} or on () 0 * count({UP}) - 1", name, instant=True) for name, expression, _ in numbers],
         size=(COLUMNS, 4),
         unit="none",
@@ -463,7 +464,7 @@ def ledgers() -> list[Json]:
             "All chosen PFs together. The lines of Nova, Neutron and the NIC lie close: one that stays above the others"
             " is a record that nobody gives up, one that falls away is a ledger that is not read any more.",
             [query(f"sum by (ledger) (max by ({PF}, ledger) ({claimed}))", "{{ledger}}")],
-            size=(12, 8),
+            size=(9, 8),
             unit="short",
             decimals=0,
             empty=NO_PF,
@@ -474,7 +475,7 @@ def ledgers() -> list[Json]:
             "VFs in each kind of drift, all chosen PFs together. Zero is healthy; leaks pile up until attaches fail."
             + AS_REPORTED,
             [query(f"sum by (kind) ({REPORTED})", "{{kind}}")],
-            size=(12, 8),
+            size=(9, 8),
             unit="short",
             decimals=0,
             steps=ANY_IS_BAD,
@@ -483,6 +484,19 @@ def ledgers() -> list[Json]:
             stepped=True,
         )
         | {"interval": "5m"},
+        timeseries(
+            "Hosts unjudged",
+            "Hosts with VFs of which nothing is said, by reason, added up over exporters. down: nova-compute ceased to"
+            " report, as in a restart or maintenance. not_reporting: it never reported into Nova's database (another"
+            " servicegroup_driver), or none of the cell does now. no_service: records name a host that Nova has no"
+            " nova-compute of: a name that is spelled otherwise, or a service that was deleted too early.",
+            [query(f"sum by (reason) ({UNJUDGED})", "{{reason}}")],
+            size=(6, 8),
+            unit="short",
+            decimals=0,
+            empty="Nova's records are not read",
+            stepped=True,
+        ),
     ]
 
 

@@ -132,7 +132,8 @@ def _openstack_sources(config: Config) -> Iterator[Source[Any]]:
         yield NeutronSource(cloud, every_host=every_host, interval=interval)
         yield PlacementSource(cloud, every_host=every_host, classes=classes, interval=interval)
     for cell, url in config.nova.cells.items():
-        yield NovaSource(cell, url, every_host=every_host, interval=interval)
+        down_after = config.nova.service_down_time
+        yield NovaSource(cell, url, every_host=every_host, interval=interval, down_after=down_after)
 
 
 def _database_sources(config: Config, db: Database, section: Northbound | Southbound) -> Iterator[Source[Any]]:

@@ -249,7 +249,7 @@ class _LocalConnection(http.client.HTTPConnection):
 
 
 async def _read_alone(config: Config) -> tuple[FindingsDocument, SourcesDocument]:
-    """Watch for a while without a service; what would need longer is 'cannot tell'."""
+    """Watch for a while without a service; what would need longer is 'cannot tell', and is not waited for."""
     from mecexporter.web.findings import findings_document  # noqa: PLC0415  # other commands need no web layer
     from mecexporter.web.sources import sources_document  # noqa: PLC0415  # as above
 
@@ -260,7 +260,8 @@ async def _read_alone(config: Config) -> tuple[FindingsDocument, SourcesDocument
         while (passed := time.monotonic() - began) < ALONE_SECONDS:
             await asyncio.sleep(0.2)
             report = engine.view().report
-            if engine.ready() and not report.pending and (not report.unknown or passed > _SETTLED_AFTER):
+            in_time = any(lacks <= ALONE_SECONDS - passed for lacks in report.pending.values())
+            if engine.ready() and not in_time and (not report.unknown or passed > _SETTLED_AFTER):
                 break
         view = engine.view()
     finally:

@@ -17,7 +17,12 @@ _SOURCE = re.compile(
     "ovs|vswitchd|openflow|ovn_controller|chassis_lookup|host|northd|ovn_(?:north|south)bound_sync|sysfs|links|tc|ovs_flows|conntrack|neutron|placement"
     "|OVN_(North|South)bound@.+|nova@.+"
 )
-_DATABASE = re.compile(r"(?:mysql|mariadb)(?:\+\w+)?://[^/]*/.|sqlite:///.")
+_DATABASE = re.compile(
+    r"(?:mysql|mariadb)(?:\+\w+)?://(?:[^@]*@)?[^@/?]*/[^@?]+(?:\?[^@=]+=.*)?|sqlite:///.+", re.DOTALL
+)
+"""SQLAlchemy's URLs: what precedes the first @ is user and password, and all that follows is shown in errors."""
+_URL = "want a SQLAlchemy URL, such as mysql+pymysql://USER:PASSWORD@HOST/nova_cell1"
+_AT = f"more than one @: {_URL}; an @ in USER or PASSWORD is written %40"
 _CONNECTION = re.compile(r"unix:/.*|(?:tcp|ssl):(?:\[[^\[\]\s]+\]|[^\[\]:,\s]+)(?::(?P<port>\d{1,5}))?")
 _Wrong: TypeAlias = "tuple[list[str | int], str]"
 _CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d"
@@ -195,9 +200,10 @@ class OpenStack(_Section, frozen=True):
 
 
 class Nova(_Section, frozen=True):
-    """Nova's cell databases by name: SQLAlchemy URLs."""
+    """Nova's cell databases by name: SQLAlchemy URLs; and what it takes for a service that is down."""
 
     cells: dict[str, str] = {}
+    service_down_time: Duration = Duration(60)
 
 
 class Sriov(_Section, frozen=True):
@@ -335,9 +341,9 @@ def _values(config: Config, known_checks: frozenset[str]) -> list[_Wrong]:
         if not _SOURCE.fullmatch(name)
     ]
     wrong += [
-        (["nova", "cells", cell], "want a SQLAlchemy URL, such as mysql+pymysql://USER:PASSWORD@HOST/nova_cell1")
+        (["nova", "cells", cell], _AT if url.count("@") > 1 else _URL)
         for cell, url in config.nova.cells.items()
-        if not _DATABASE.match(url)
+        if not _DATABASE.fullmatch(url)
     ]
     return wrong + _connections(config) + _tls(config.ovn.tls) + _paths(config)
 

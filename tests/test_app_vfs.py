@@ -67,7 +67,7 @@ class Cell(NovaSource):
     """A double of a cell keeps its class: the engine gives it a place by that."""
 
     def __init__(self, says: Callable[[], Any]) -> None:
-        super().__init__("cell1", "sqlite:///x", every_host=False, interval=300)
+        super().__init__("cell1", "sqlite:///x", every_host=False, interval=300, down_after=60)
         self.says = says
         self.asked: list[float] = []
 

@@ -313,7 +313,7 @@ def test_a_window_is_shown_and_can_be_read_again(tmp_path: Path, window: str) ->
     [
         ("sqlite:////var/lib/nova.sqlite", "sqlite:////var/lib/nova.sqlite"),
         ("mysql+pymysql://nova:secret@db/nova", "mysql+pymysql://nova:***@db/nova"),
-        ("mysql+pymysql://nova:se@cr/e:t@db/nova", "mysql+pymysql://nova:***@db/nova"),
+        ("mysql+pymysql://nova:se%40cr/e:t@db/nova", "mysql+pymysql://nova:***@db/nova"),
         ("mysql+pymysql://:secret@db/nova", "mysql+pymysql://:***@db/nova"),
         ("mysql+pymysql://nova@db/nova", "mysql+pymysql://nova@db/nova"),
         ("mysql+pymysql://nova@db:3306/nova", "mysql+pymysql://nova@db:3306/nova"),
@@ -326,6 +326,38 @@ def test_passwords_are_masked(tmp_path: Path, url: str, shown: str) -> None:
     assert config.nova.cells == {"cell1": url}
     assert effective(config)["nova"]["cells"] == {"cell1": shown}
     assert "secret" not in str(effective(config))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql+pymysql://nova:pa@ss@db/nova",
+        "mysql+pymysql://nova:@pass@db/nova",
+        "mysql+pymysql://no@va:pass@db/nova",
+        "mysql+pymysql://nova:pa@ss@db:3306/nova?charset=utf8",
+        "mysql+pymysql://nova:se@cr/e:t@db/nova",
+        "mysql+pymysql://nova:pa@s?s@db/nova",
+        "mysql+pymysql://nova:pa@s/s?s@db/nova",
+        "mariadb://nova:pa@s\n/s@db/nova",
+    ],
+)
+def test_an_at_sign_in_a_password_would_make_a_host_of_its_rest(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, yaml.safe_dump({"nova": {"cells": {"cell1": "sqlite:////x", "edge-7": url}}}))
+    assert "nova.cells.edge-7: more than one @: " in str(caught.value)
+    assert not re.search(r"pa@|s@|@s|@cr|@va|ss@|va:", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql+pymysql://nova:pa%40s:s/w?o#rd@db:3306/nova_cell1?ssl_ca=/etc/ssl/a@b.crt&charset=utf8",
+        "mysql://db/nova?ssl_ca=/a@b",
+        "sqlite:////var/lib/a@b@c.sqlite",
+    ],
+)
+def test_other_at_signs_are_allowed(tmp_path: Path, url: str) -> None:
+    assert loaded(tmp_path, yaml.safe_dump({"nova": {"cells": {"c": url}}})).nova.cells == {"c": url}
 
 
 def test_each_error_names_file_line_and_key_where_there_is_one() -> None:

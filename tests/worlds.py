@@ -25,7 +25,7 @@ from mecexporter.state.datapath import (
 )
 from mecexporter.state.host import HostFacts, IdFile
 from mecexporter.state.observed import Absent, Fresh
-from mecexporter.state.openstack import Cell, DeviceKind, Instance, PciDevice, Port, Provider
+from mecexporter.state.openstack import Cell, DeviceKind, Instance, PciDevice, Port, Provider, Stock
 from mecexporter.state.ovn import Chassis, ChassisLookup, OvnController
 from mecexporter.state.ovn_db import (
     LOCAL,
@@ -546,10 +546,19 @@ def cell(*devices: PciDevice, **changes: Any) -> Cell:
     return replace(made, **changes)
 
 
+CLASS = "CUSTOM_PCI_15B3_101E"
+
+
+def provider(*, total: int = 4, reserved: int = 0, used: int = 0, **changes: Any) -> Provider:
+    """The PF's in Placement, of one class."""
+    stock = {CLASS: Stock(total=total, reserved=reserved, used=used)}
+    made = Provider(uuid="rp-1", name=f"{HOSTNAME}_{PF.upper()}", host=HOSTNAME, pf=PF, stock=stock)
+    return replace(made, **changes)
+
+
 def healthy_sriov() -> World:
     """All four ledgers agree: Alice and Bob have a VF each, two are free; Placement tracks them."""
     world = healthy_compute()
-    host = HOSTNAME
     return replace(
         world,
         roles=frozenset({Role.COMPUTE, Role.API}),
@@ -578,9 +587,7 @@ def healthy_sriov() -> World:
             READ,
         ),
         neutron=Fresh((port("port-a", 0, ALICE), port("port-b", 1, BOB)), READ),
-        placement=Fresh(
-            (Provider(uuid="rp-1", name=f"{host}_{PF.upper()}", host=host, pf=PF, total=4, reserved=0, used=2),), READ
-        ),
+        placement=Fresh((provider(used=2),), READ),
         cells={CELL1: Fresh(cell(device(0, ALICE), device(1, BOB), device(2), device(3)), READ)},
     )
 

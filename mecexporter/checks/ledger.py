@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
-from enum import Enum, auto
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -44,7 +43,8 @@ class Report:
         findings: by check that could be evaluated, the empty tuple where all is well.
         unknown: check -> the sources that are missing.
         not_applicable: checks that this node does not have.
-        pending: checks with something seen that has not been seen for long enough to be reported.
+        pending: checks with something seen that has not been seen for long enough to be reported -> the seconds that
+            the first of it lacks at least, 0 where only another read is lacking.
         again: of those, the ones that have waited long enough and lack only another read.
     """
 
@@ -52,16 +52,9 @@ class Report:
     findings: Mapping[str, tuple[Open, ...]] = field(default_factory=lambda: MappingProxyType({}))
     unknown: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     not_applicable: tuple[str, ...] = ()
-    pending: tuple[str, ...] = ()
+    pending: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     again: tuple[str, ...] = ()
     failures: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-
-
-class _Waits(Enum):
-    """What a finding lacks that is not reported yet."""
-
-    TIME = auto()
-    READ = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +102,7 @@ class Ledger:
         findings: dict[str, tuple[Open, ...]] = {}
         unknown: dict[str, tuple[str, ...]] = {}
         not_applicable: list[str] = []
-        pending: list[str] = []
+        pending: dict[str, float] = {}
         again: list[str] = []
         checks = tuple(checks)
         for c in checks:
@@ -124,15 +117,15 @@ class Ledger:
                 continue
             findings[c.name], waiting = self._fold(c, verdict, world.now)
             if waiting:
-                pending.append(c.name)
-            if _Waits.READ in waiting:
+                pending[c.name] = min(waiting)
+            if 0.0 in waiting:
                 again.append(c.name)
         return Report(
             checks=checks,
             findings=findings,
             unknown=unknown,
             not_applicable=tuple(not_applicable),
-            pending=tuple(pending),
+            pending=pending,
             again=tuple(again),
             failures=dict(self._failures),
         )
@@ -147,12 +140,13 @@ class Ledger:
             self._failures[c.name] += 1
             return Unknown(("internal",))
 
-    def _fold(self, c: Check, verdict: tuple[Finding, ...], now: float) -> tuple[tuple[Open, ...], set[_Waits]]:
+    def _fold(self, c: Check, verdict: tuple[Finding, ...], now: float) -> tuple[tuple[Open, ...], set[float]]:
+        """What is reported, and for how many seconds what is not must still be seen."""
         seen = {f.subject: f for f in verdict}
         for key in [k for k in self._entries if k[0] == c.name and k[1] not in seen]:
             del self._entries[key]
         out: list[Open] = []
-        waiting: set[_Waits] = set()
+        waiting: set[float] = set()
         for f in seen.values():
             entry = self._entries.get((c.name, f.subject))
             if entry is None:
@@ -177,7 +171,7 @@ class Ledger:
                     )
                 )
             else:
-                waiting.add(_Waits.TIME if now - entry.since < f.hold else _Waits.READ)
+                waiting.add(max(0.0, f.hold - (now - entry.since)))
         return tuple(sorted(out, key=lambda o: o.subject)), waiting
 
     def _age(self, check: str, now: float) -> None:

@@ -24,7 +24,7 @@ _NIC = (CELL, "sysfs")
 
 @check(
     severity=Severity.WARNING,
-    title="Nova knows a VF that the host has not, or Placement has given away more VFs than its inventory holds",
+    title="Nova knows a VF that the host has not, or Placement has given away more VFs of a class than it has",
     roles=frozenset({Role.API}),
     sources=(),
     either=(_NIC, ("placement",)),
@@ -39,7 +39,7 @@ def vf_inventory_mismatch(world: World) -> Verdict:
         of = drifts(world).get(Drift.INVENTORY, ())
         found += [finding(world, case.subject, _say(case), nic, NOTICED) for case in of]
     if "placement" in world.applicable and isinstance(world.placement, Fresh):
-        over = (p for p in world.placement.value if p.used > p.total)
+        over = (p for p in world.placement.value if p.overdrawn)
         found += [finding(world, _subject(p), _overdrawn(p), ("placement",), NOTICED) for p in over]
     return Unknown(missing) if missing and not found else tuple(found)
 
@@ -63,11 +63,9 @@ def _subject(provider: Provider) -> str:
 
 def _overdrawn(provider: Provider) -> Said:
     uuid = quoted(provider.uuid)
+    given = (f"{one.used} {quoted(name)} of {one.total}" for name, one in provider.overdrawn.items())
     return Said(
-        summary=(
-            f"Placement has {provider.used} VFs of provider {quoted(provider.name)} allocated, of {provider.total} in "
-            "its inventory"
-        ),
+        summary=f"Placement gave away more of provider {quoted(provider.name)} than it has: {', '.join(given)}",
         remedy=(
             f"see whose they are (openstack resource provider show --allocations {uuid}); if VFs were taken away from "
             "the PF, make them again or move instances; an allocation whose instance is gone: openstack resource "

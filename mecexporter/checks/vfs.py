@@ -38,6 +38,14 @@ _SECOND_READ = 10.0
 """Seconds after the first read, at least, that the second one is made (contract)."""
 
 
+class Unjudged(StrEnum):
+    """Why nothing is said of a host's functions; the ``reason`` label."""
+
+    DOWN = "down"  # its nova-compute has ceased to report, or was forced down
+    NOT_REPORTING = "not_reporting"  # it never reported into this database, or nobody does there
+    NO_SERVICE = "no_service"  # a record names it, and no cell has a nova-compute of this name
+
+
 class Drift(StrEnum):
     """How ledgers disagree about a function; the ``kind`` label."""
 
@@ -191,14 +199,14 @@ def cases(ledgers: Ledgers) -> Iterator[Case]:
     """Every function that somebody claims, names, holds or lacks; free ones are of no interest."""
     devices = [row for cell in ledgers.cells or () for row in cell.devices]
     instances = {uuid: i for cell in ledgers.cells or () for uuid, i in cell.instances.items()}
-    # A service row that was left behind in another cell says nothing of a host that lives.
-    up = {host.casefold() for cell in ledgers.cells or () for host, reports in cell.up.items() if reports}
+    up = {host for host, reports in _reports(ledgers).items() if reports}
     own = ledgers.host.casefold()
     functions = {f.address: f for pf in (ledgers.nic.pfs if ledgers.nic else ()) for f in (pf, *pf.vfs)}
     pfs = {f.address: pf.address for pf in (ledgers.nic.pfs if ledgers.nic else ()) for f in (pf, *pf.vfs)}
     given = {(row.host.casefold(), row.address) for row in devices if row.kind is DeviceKind.PF and row.claimed}
     rows = _grouped(devices, lambda row: (row.host.casefold(), row.address))
-    ports = _grouped(ledgers.ports or (), lambda port: (port.host.casefold(), port.address))
+    hosts = hosts_of_ports(ledgers)
+    ports = _grouped(ledgers.ports or (), lambda port: (hosts[port.host], port.address))
     interesting = {key for key, of in rows.items() if any(row.claimed for row in of)} | ports.keys()
     if ledgers.nic is not None:
         interesting |= {(own, f.address) for f in functions.values() if f.held in (Held.YES, Held.BOUND)}
@@ -223,6 +231,50 @@ def cases(ledgers: Ledgers) -> Iterator[Case]:
             instances={uuid: instances[uuid] for uuid in sorted(uuids) if uuid in instances},
             up=host in up,
         )
+
+
+def unjudged(ledgers: Ledgers) -> dict[str, Unjudged]:
+    """The hosts with VFs of which nothing is said, in lower case; none where Nova is not asked."""
+    if ledgers.cells is None:
+        return {}
+    hosts = {row.host.casefold() for cell in ledgers.cells for row in cell.devices if row.status not in _NOT_HERE}
+    hosts |= set(hosts_of_ports(ledgers).values())
+    if ledgers.nic is not None and ledgers.nic.pfs:
+        hosts.add(ledgers.host.casefold())
+    reports = _reports(ledgers)
+    reasons = {False: Unjudged.DOWN, None: Unjudged.NOT_REPORTING}
+    return {
+        host: reasons[reports[host]] if host in reports else Unjudged.NO_SERVICE
+        for host in sorted(hosts)
+        if not reports.get(host)
+    }
+
+
+def hosts_of_ports(ledgers: Ledgers) -> dict[str, str]:
+    """Neutron's name of each host -> that by which records of it are joined: Nova's, in lower case.
+
+    One that Nova has no nova-compute of is another spelling, with or without the domain, where it fits one host alone.
+    """
+    services: dict[str, set[str]] = {}
+    for service in _reports(ledgers):
+        services.setdefault(service.partition(".")[0], set()).add(service)
+    out: dict[str, str] = {}
+    for name in {port.host for port in ledgers.ports or ()}:
+        host = name.casefold()
+        alike = services.get(host.partition(".")[0], set())
+        others = [s for s in alike if s.startswith(f"{host}.") or host.startswith(f"{s}.")]
+        out[name] = others[0] if host not in alike and len(others) == 1 else host
+    return out
+
+
+def _reports(ledgers: Ledgers) -> dict[str, bool | None]:
+    """Host in lower case -> whether its nova-compute reports; a row left behind in another cell says nothing of it."""
+    out: dict[str, bool | None] = {}
+    for cell in ledgers.cells or ():
+        for host, up in cell.up.items():
+            known = out.get(host.casefold())
+            out[host.casefold()] = known or up if up is not None else known
+    return out
 
 
 def _grouped(things: Iterable[T], key: Callable[[T], tuple[str, str]]) -> dict[tuple[str, str], list[T]]:
@@ -269,7 +321,8 @@ def silent(world: World, sources: tuple[str, ...]) -> tuple[str, ...]:
     lost = tuple(name for name in names if not isinstance(world.part(name), Fresh))
     cells = [world.cells[name] for name in names if name in world.cells]
     told = [cell.value for cell in cells if isinstance(cell, Fresh)]
-    if told and not any(cell.knows_host for cell in told):
+    asked_of_any = any(cell.asked_for is not None or cell.up or cell.devices for cell in told)
+    if asked_of_any and not any(cell.tells for cell in told):
         return (*lost, *(name for name in names if name in world.cells and name not in lost))
     return lost
 

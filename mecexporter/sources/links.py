@@ -226,9 +226,9 @@ def _devlink(genl: Netlink) -> int | None:
         raise
 
 
-def _eswitch_mode(genl: Netlink, devlink: int, address: str) -> str | None:
+def _eswitch_mode(genl: Netlink, devlink: int, address: str, bus: str = "pci") -> str | None:
     """None where the device has no eswitch ('not supported', 'no such device'), or only an administrator may ask."""
-    where = attribute(_BUS_NAME, b"pci\0") + attribute(_DEV_NAME, address.encode() + b"\0")
+    where = attribute(_BUS_NAME, bus.encode() + b"\0") + attribute(_DEV_NAME, address.encode() + b"\0")
     try:
         answers = genl.ask(devlink, generic(_ESWITCH_GET, where))
     except SourceError as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.base import Source
 from mecexporter.sources.wire.cloud import listed
+from mecexporter.state.observed import Fresh
 from mecexporter.state.openstack import Port
 from mecexporter.state.world import Role
 
@@ -19,18 +20,23 @@ if TYPE_CHECKING:
 
 PAGE = 1000
 """Ports asked for at once; Neutron may answer fewer."""
-_FIELDS = ("id", "device_id", "device_owner", "binding:host_id", "binding:vnic_type", "binding:profile")
+_SAMPLE = 100
+"""Ports of whatever host among which one of another project is looked for."""
+_FIELDS = ("id", "project_id", "device_id", "device_owner", "binding:host_id", "binding:vnic_type", "binding:profile")
 _ADMINS = frozenset({"binding:host_id", "binding:profile"})
 """Neutron leaves them out for whoever may not see them; without them no port would seem to name a device."""
 _ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _MOST = 2_000_000
 _BEGINNINGS = 3
+_NAMED = 2
 
 
 class NeutronSource(Source[tuple[Port, ...]]):
     """Lists ports with the fields that are needed, page by page, of this host or of all.
 
-    ``vnic_type`` can't be asked for (the API answers 400), and ``pci_slot`` lies in ``binding:profile`` alone.
+    ``vnic_type`` can't be asked for (the API answers 400), and ``pci_slot`` lies in ``binding:profile`` alone. To
+    whoever is no administrator Neutron lists the ports of the own project, without a word of others: a claim of Nova's
+    that no port names is believed to be without one only where it is known that the ports of all projects are seen.
 
     Args:
         cloud: whose.
@@ -59,25 +65,45 @@ class NeutronSource(Source[tuple[Port, ...]]):
         host = None if self._every_host else world.hostname
         for _ in range(_BEGINNINGS):
             try:
-                return await self._list(host)
+                found, projects = await self._list(host)
             except _MarkerGoneError:
                 continue
+            if missed := _missed(world, host, found):
+                await self._prove_all_are_seen(projects, missed)
+            return found
         raise SourceError(Reason.ANSWERED_ERROR, f"ports: the last one of a page was deleted {_BEGINNINGS} times")
 
-    async def _list(self, host: str | None) -> tuple[Port, ...]:
-        params = [("limit", str(PAGE)), ("sort_key", "id"), ("sort_dir", "asc"), *(("fields", f) for f in _FIELDS)]
+    async def _prove_all_are_seen(self, projects: set[str], missed: list[str]) -> None:
+        """Raises SourceError unless the role says it, or a port of another project is among those that are listed."""
+        caller = await self._cloud.caller()
+        if caller.admin or projects - {caller.project}:
+            return
+        page, _ = await self._page(_params(_SAMPLE), None)
+        if not _projects(page) - {caller.project}:
+            why = (
+                "network /ports: no port of another project is seen, and Nova has claims that no port names "
+                f"({', '.join(missed[:_NAMED])}): who asks must be allowed to list the ports of all projects, as with "
+                "the role admin (Neutron's policy context_is_admin)"
+            )
+            raise SourceError(Reason.PERMISSION, why)
+
+    async def _list(self, host: str | None) -> tuple[tuple[Port, ...], set[str]]:
+        """The ports that name a device, and the projects of all that were listed."""
+        params = _params(PAGE)
         if host is not None:
             params.append(("binding:host_id", host))
         found: dict[str, Port] = {}
+        projects: set[str] = set()
         marker: str | None = None
         seen = 0
         while seen < _MOST:
             page, more = await self._page(params, marker)
             found |= {port.uuid: port for port in map(_port, page) if port is not None}
+            projects |= _projects(page)
             seen += len(page)
             last = page[-1].get("id") if page else None
             if not isinstance(last, str) or last == marker or not more:
-                return tuple(found.values())
+                return tuple(found.values()), projects
             marker = last
         raise SourceError(Reason.TOO_LARGE, f"ports: more than {_MOST}")
 
@@ -101,6 +127,30 @@ class NeutronSource(Source[tuple[Port, ...]]):
 
 class _MarkerGoneError(Exception):
     """The port that the next page was to begin after was deleted meanwhile."""
+
+
+def _params(limit: int) -> list[tuple[str, str]]:
+    return [("limit", str(limit)), ("sort_key", "id"), ("sort_dir", "asc"), *(("fields", f) for f in _FIELDS)]
+
+
+def _projects(page: list[dict[str, Any]]) -> set[str]:
+    """Whose ports these are; Neutron's own belong to nobody."""
+    return {project for row in page if isinstance(project := row.get("project_id"), str) and project}
+
+
+def _missed(world: World, host: str | None, ports: tuple[Port, ...]) -> list[str]:
+    """What Nova has claimed in scope for other than flavours, as far as its cells answer, and no port names."""
+    named = {(port.host.casefold(), port.address) for port in ports}
+    cells = [cell.value for name, cell in world.cells.items() if name in world.applicable and isinstance(cell, Fresh)]
+    return [
+        f"{row.host}/{row.address}"
+        for cell in cells
+        for row in cell.devices
+        if row.claimed
+        and not row.flavour
+        and (host is None or row.host.casefold() == host.casefold())
+        and (row.host.casefold(), row.address) not in named
+    ]
 
 
 def _port(row: dict[str, Any]) -> Port | None:

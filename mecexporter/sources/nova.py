@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 CALL = 30.0
 """Seconds after which the database is given up (contract)."""
-_SERVICE_DOWN = 60.0  # nova.conf [DEFAULT] service_down_time
 _MOST = 1_000_000
 _SHORT = 160
 _ENDED = ("confirmed", "reverted", "completed", "done", "error", "failed", "cancelled")
@@ -33,11 +32,11 @@ FROM pci_devices pd JOIN compute_nodes cn ON cn.id = pd.compute_node_id
 WHERE pd.deleted = 0 AND cn.deleted = 0 AND cn.host IS NOT NULL AND pd.dev_type IN ('type-VF', 'type-PF', 'vdpa')
 """
 _SERVICES = """
-SELECT host, {age} AS age, forced_down FROM services
+SELECT host, {age} AS age, last_seen_up IS NOT NULL AS reported, forced_down FROM services
 WHERE deleted = 0 AND services.binary = 'nova-compute' AND host IS NOT NULL
 """
-_AGE = "TIMESTAMPDIFF(SECOND, last_seen_up, UTC_TIMESTAMP())"
-_AGE_SQLITE = "strftime('%s', 'now') - strftime('%s', last_seen_up)"
+_AGE = "TIMESTAMPDIFF(SECOND, COALESCE(last_seen_up, created_at), UTC_TIMESTAMP())"
+_AGE_SQLITE = "strftime('%s', 'now') - strftime('%s', COALESCE(last_seen_up, created_at))"
 _INSTANCES = "SELECT uuid, host, vm_state, task_state FROM instances WHERE deleted = 0"
 _MIGRATIONS = """
 SELECT instance_uuid, source_compute, dest_compute FROM migrations
@@ -55,6 +54,7 @@ class NovaSource(Source[Cell]):
         url: SQLAlchemy's, of MySQL, MariaDB or sqlite.
         every_host: whether all hosts' devices are wanted, or this one's.
         interval: seconds between reads.
+        down_after: seconds after its last report that a nova-compute is down (nova.conf, service_down_time).
     """
 
     roles = frozenset({Role.API})
@@ -63,11 +63,12 @@ class NovaSource(Source[Cell]):
     retry = 15.0
     rereads = True
 
-    def __init__(self, cell: str, url: str, *, every_host: bool, interval: float) -> None:
+    def __init__(self, cell: str, url: str, *, every_host: bool, interval: float, down_after: float) -> None:
         self.name = f"{CELL}{cell}"
         self.interval = interval
         self._url = url
         self._every_host = every_host
+        self._down_after = down_after
         self._engine: Any = None
         self._reads: OneAtATime[Cell] = OneAtATime("the database does not answer")
 
@@ -91,7 +92,7 @@ class NovaSource(Source[Cell]):
                 self._engine = _engine(sqlalchemy, self._url)
             with self._engine.connect() as connection:
                 _be_read_only(sqlalchemy, connection)
-                return _cell(_Reader(sqlalchemy, connection), host)
+                return _cell(_Reader(sqlalchemy, connection), host, self._down_after)
         except SourceError:
             raise
         except Exception as error:  # noqa: BLE001  # the driver's own: dozens of kinds
@@ -149,7 +150,7 @@ def _be_read_only(sqlalchemy: Any, connection: Any) -> None:
         connection.execute(sqlalchemy.text("PRAGMA query_only = ON"))
 
 
-def _cell(reader: _Reader, host: str | None) -> Cell:
+def _cell(reader: _Reader, host: str | None, down_after: float) -> Cell:
     of_host = {"host": host} if host is not None else {}
     devices = reader.rows(f"{_DEVICES} AND {reader.of_host('cn.host')}" if host is not None else _DEVICES, **of_host)
     owners = {row.instance_uuid for row in devices if row.instance_uuid and row.status in CLAIMED}
@@ -174,7 +175,7 @@ def _cell(reader: _Reader, host: str | None) -> Cell:
             )
             for row in instances
         },
-        up=_up(reader),
+        up=_up(reader, down_after),
         asked_for=host,
     )
 
@@ -262,13 +263,23 @@ def _device(row: Any, requests: Mapping[str, _Request], aliased: AbstractSet[str
     )
 
 
-def _up(reader: _Reader) -> dict[str, bool]:
-    """By the database's own clock: nova-compute writes ``last_seen_up`` in UTC."""
-    age = _AGE_SQLITE if reader.sqlite else _AGE
-    return {
-        row.host: not row.forced_down and row.age is not None and float(row.age) <= _SERVICE_DOWN
-        for row in reader.rows(_SERVICES.format(age=age))
-    }
+def _up(reader: _Reader, down_after: float) -> dict[str, bool | None]:
+    """By the database's own clock, in UTC, and Nova's own rule (nova.servicegroup.drivers.db, is_up).
+
+    Under another driver (``servicegroup_driver=mc``) nothing is reported here: that a service never did, or that none
+    of the cell does now, tells nothing of its host.
+    """
+    services = reader.rows(_SERVICES.format(age=_AGE_SQLITE if reader.sqlite else _AGE))
+    recent = {row.host for row in services if row.age is not None and abs(float(row.age)) <= down_after}
+    out: dict[str, bool | None] = {}
+    for row in services:
+        if row.forced_down:
+            out[row.host] = False
+        elif row.host in recent:
+            out[row.host] = True
+        else:
+            out[row.host] = False if row.reported and recent else None
+    return out
 
 
 def _slices(values: Sequence[str]) -> Iterable[Sequence[str]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.base import Source
 from mecexporter.sources.wire.cloud import listed
-from mecexporter.state.openstack import Provider
+from mecexporter.state.openstack import Provider, Stock
 from mecexporter.state.world import Role
 
 if TYPE_CHECKING:
@@ -104,18 +105,22 @@ class PlacementSource(Source[tuple[Provider, ...]]):
             raise SourceError(Reason.GARBAGE, f"placement {path}: no {what} in the answer")
         return found
 
+    def _is_of_vfs(self, resource: str) -> bool:
+        return resource in self._classes or resource.startswith(_CLASSES)
+
     def _provider(
         self, uuid: str, name: str, inventories: dict[str, Any], allocations: dict[str, Any]
     ) -> Provider | None:
         """None where it holds no VFs."""
-        classes = [c for c in inventories if c in self._classes or c.startswith(_CLASSES)]
-        used = 0
+        used: Counter[str] = Counter()
         for consumer in allocations.values():
             given = consumer.get("resources") if isinstance(consumer, dict) else None
             if not isinstance(given, dict):
                 raise SourceError(Reason.GARBAGE, f"placement: an allocation of {name} without resources")
-            used += sum(_count(given, c) for c in given if c in self._classes or c.startswith(_CLASSES))
-        if not classes and not used:
+            used.update({c: _count(given, c) for c in given if self._is_of_vfs(c)})
+        classes = sorted({*filter(self._is_of_vfs, inventories), *used})
+        stock = {c: _stock(inventories.get(c), used[c]) for c in classes}
+        if not stock:
             return None
         found = _NAME.fullmatch(name)
         return Provider(
@@ -123,10 +128,14 @@ class PlacementSource(Source[tuple[Provider, ...]]):
             name=name,
             host=found["host"] if found else name,
             pf=found["pf"].lower() if found else None,
-            total=sum(_count(inventories[c], "total") for c in classes),
-            reserved=sum(_count(inventories[c], "reserved") for c in classes),
-            used=used,
+            stock=stock,
         )
+
+
+def _stock(inventory: object, used: int) -> Stock:
+    if inventory is None:
+        return Stock(total=0, reserved=0, used=used)
+    return Stock(total=_count(inventory, "total"), reserved=_count(inventory, "reserved"), used=used)
 
 
 def _count(inventory: object, key: str) -> int:

@@ -78,19 +78,26 @@ class Cell:
 
     Attributes:
         instances: by uuid: those on the hosts in scope and those that have a device there.
-        up: host -> whether its nova-compute reports; a host without the service is not in it.
+        up: host -> whether its nova-compute reports, None where that can't be told from this database; a host without
+            the service is not in it.
         asked_for: the host in scope, None for all.
     """
 
     devices: tuple[PciDevice, ...]
     instances: Mapping[str, Instance]
-    up: Mapping[str, bool]
+    up: Mapping[str, bool | None]
     asked_for: str | None = None
 
     @property
     def knows_host(self) -> bool:
         """Whether the host in scope is one of the cell's: by another name it would seem to have no devices at all."""
         return self.asked_for is None or self.asked_for.casefold() in {host.casefold() for host in self.up}
+
+    @property
+    def tells(self) -> bool:
+        """Whether it says of the host in scope, or of one at least, that its nova-compute reports or does not."""
+        own = None if self.asked_for is None else self.asked_for.casefold()
+        return any(up is not None for host, up in self.up.items() if own in (None, host.casefold()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +118,19 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stock:
+    """VFs of one resource class of a provider.
+
+    Attributes:
+        used: allocated to consumers; may be more than ``total``.
+    """
+
+    total: int
+    reserved: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """A resource provider of Placement's that stands for the VFs of a PF.
 
@@ -118,15 +138,16 @@ class Provider:
         name: ``<hypervisor hostname>_<PF ADDRESS>``, or as the operator called it.
         host: the name's first part, or the whole name where there is no address.
         pf: its address in lower case, None where the name has none.
-        total: of the inventories of VFs' classes together.
-        reserved: of those.
-        used: allocated to consumers; may be more than ``total``.
+        stock: by resource class, of those that stand for VFs; a class may be allocated and have no inventory.
     """
 
     uuid: str
     name: str
     host: str
     pf: str | None
-    total: int
-    reserved: int
-    used: int
+    stock: Mapping[str, Stock]
+
+    @property
+    def overdrawn(self) -> Mapping[str, Stock]:
+        """The classes of which more is allocated than there is; none makes up for another."""
+        return {name: one for name, one in self.stock.items() if one.used > one.total}

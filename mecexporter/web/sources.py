@@ -82,10 +82,28 @@ def _item(world: World, source: str) -> SourceItem:
 
 def _gaps(part: Observed[object]) -> str | None:
     """What an answer could not tell, though it is one."""
-    if isinstance(part, Fresh) and isinstance(part.value, Cell) and not part.value.knows_host:
-        return f"it has no nova-compute of host {part.value.asked_for}: host.hostname must be Nova's name of this host"
-    if not (isinstance(part, Fresh) and isinstance(part.value, HostFacts)):
+    if not isinstance(part, Fresh):
+        return None
+    if isinstance(part.value, Cell):
+        return _gap_of_cell(part.value)
+    if not isinstance(part.value, HostFacts):
         return None
     host = part.value
     unread = [f.why for f in (host.system_id_file, host.override_file) if f.trouble not in (None, Reason.MISSING)]
     return "; ".join(why for why in (*unread, host.commandline_why) if why) or None
+
+
+def _gap_of_cell(cell: Cell) -> str | None:
+    if not cell.knows_host:
+        return f"it has no nova-compute of host {cell.asked_for}: host.hostname must be Nova's name of this host"
+    if cell.tells or not cell.up:
+        return None
+    who = (
+        "no nova-compute"
+        if cell.asked_for is None
+        else f"nova-compute of host {cell.asked_for} never reported, or none"
+    )
+    return (
+        f"{who} reports into this database now, so whether it is up can't be told: see Nova's servicegroup_driver "
+        "(only db reports here) and nova-conductor"
+    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mecexporter.checks.base import discover
+from mecexporter.checks.base import Check, Severity, discover
 from mecexporter.metrics.docs import alert_name
 from tests.lab.monitoring import ALERTMANAGERS, get
 from tests.ports import free_port
@@ -165,6 +165,28 @@ def test_vfs_that_are_gone_silence_that_they_run_out_of_their_network_only(alert
     )
     want = {"MecVfsExhaustedeast": "active", "MecVfsRunOuteast": "suppressed", "MecVfsRunOutwest": "active"}
     judged(alertmanager, "gone", want | {"MecVfsRunOut": "active"})
+
+
+@pytest.mark.parametrize("source", ["neutron", "nova@cell1", "placement", "sysfs"])
+def test_a_ledger_of_vfs_that_is_lost_is_told_once_and_what_is_critical_too(alertmanager: str, source: str) -> None:
+    node = {"instance": f"lost {source}"}
+
+    def unknown(check: Check) -> dict[str, str]:
+        return {"alertname": "MecCheckCannotTell", "check": check.name, "severity": check.severity, **node}
+
+    of_vfs = [c for c in CHECKS if c.name.startswith("vf_")]
+    other = next(c for c in CHECKS if c.name == "ovs_interface_failed")
+
+    def by_check() -> dict[str, str]:
+        found: list[dict[str, Any]] = json.loads(get(f"http://{alertmanager}/api/v2/alerts") or "[]")
+        here = (a for a in found if a["labels"].get("instance") == node["instance"])
+        return {a["labels"].get("check") or a["labels"]["source"]: a["status"]["state"] for a in here}
+
+    post(alertmanager, *map(unknown, (*of_vfs, other)), {"alertname": "MecSourceDown", "source": source, **node})
+    want = {c.name: "suppressed" if c.severity is Severity.WARNING else "active" for c in of_vfs}
+    assert set(want.values()) == {"suppressed", "active"}
+    want |= {other.name: "active", source: "active"}
+    wait_until(lambda: by_check() == want, 10, f"{want}")
 
 
 def test_what_ovn_controller_alone_can_tell_follows_from_its_death(alertmanager: str) -> None:

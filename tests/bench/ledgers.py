@@ -88,7 +88,7 @@ async def _poll(url: str, change: str) -> Cost:
     cloud = Cloud("test")
     placement = PlacementSource(cloud, every_host=True, classes=frozenset(), interval=300)
     neutron = NeutronSource(cloud, every_host=True, interval=300)
-    nova = NovaSource("cell1", url, every_host=True, interval=300)
+    nova = NovaSource("cell1", url, every_host=True, interval=300, down_after=60)
     world = empty_world(0.0, "controller", Settings())
     await placement.read(world)
     async with ClientSession() as session:

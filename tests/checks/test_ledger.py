@@ -59,7 +59,12 @@ class Story:
 
     def waiting(self) -> tuple[str, ...]:
         assert self.report is not None
-        return self.report.pending
+        return tuple(self.report.pending)
+
+    def lacks(self) -> float:
+        """Seconds for which something must still be seen."""
+        assert self.report is not None
+        return self.report.pending["toy"]
 
     def _advance(self, seconds: float) -> Report:
         self.report = self.ledger.advance([self.check()], replace(self.world, now=NOW + seconds))
@@ -93,8 +98,9 @@ def test_a_finding_clears_at_the_first_evaluation_without_it() -> None:
 def test_a_grace_must_pass_without_a_break() -> None:
     story = Story()
     assert story.at(0, finding(0, hold=30)) == ()
-    assert story.waiting() == ("toy",)
-    assert story.at(29.9, finding(29.9, hold=30)) == ()
+    assert (story.waiting(), story.lacks()) == (("toy",), 30)
+    assert story.at(29.9, finding(29.9, hold=30), finding(29.9, hold=500, subject="y")) == ()
+    assert story.lacks() == pytest.approx(0.1)
     (opened,) = story.at(30, finding(30, hold=30))
     assert opened.first_seen == NOW, "since when it was seen, not since when it was reported"
     assert story.waiting() == ()

@@ -186,4 +186,4 @@ def test_one_that_was_started_again_is_not_two(db: Database) -> None:
         assert ledger.advance([ovn_db_split_brain], world).findings[ovn_db_split_brain.name] == ()
     after = world.with_part(source(db, ACTIVE), Fresh(replace(again, server=address(db, ACTIVE)), READ + 15))
     report = ledger.advance([ovn_db_split_brain], after)
-    assert (report.findings[ovn_db_split_brain.name], report.pending) == ((), ())
+    assert (report.findings[ovn_db_split_brain.name], report.pending) == ((), {})

@@ -7,15 +7,14 @@ import pytest
 from mecexporter.checks.base import Unknown
 from mecexporter.checks.vf_inventory_mismatch import NOTICED, vf_inventory_mismatch
 from mecexporter.state.observed import Fresh
-from mecexporter.state.openstack import Provider
+from mecexporter.state.openstack import Stock
 from mecexporter.state.world import World
 from tests.checks.verdicts import findings, only_finding
-from tests.worlds import ALICE, CELL1, HOSTNAME, PF, READ, VFS, healthy_sriov, held_vf, nic, without
+from tests.worlds import ALICE, CELL1, HOSTNAME, PF, READ, VFS, healthy_sriov, held_vf, nic, provider, without
 
 
 def placed(**changes: int) -> World:
-    full = Provider(uuid="rp-1", name=f"x_{PF.upper()}", host=HOSTNAME, pf=PF, total=4, reserved=0, used=4)
-    return healthy_sriov().with_part("placement", Fresh((replace(full, **changes),), READ))  # type: ignore[arg-type]  # counts
+    return healthy_sriov().with_part("placement", Fresh((provider(**{"used": 4, **changes}),), READ))
 
 
 def test_healthy() -> None:
@@ -38,8 +37,17 @@ def test_placement_gave_away_more_than_it_has(changes: dict[str, int], over: boo
     assert [f.subject for f in found] == ([f"{HOSTNAME}/{PF}"] if over else [])
 
 
+def test_one_class_does_not_make_up_for_another() -> None:
+    stock = {"CUSTOM_FAST": Stock(total=2, reserved=0, used=3), "SRIOV_NET_VF": Stock(total=8, reserved=0, used=1)}
+    world = healthy_sriov().with_part("placement", Fresh((provider(stock=stock),), READ))
+    finding = only_finding(vf_inventory_mismatch, world)
+    assert finding.summary == (
+        f"Placement gave away more of provider {HOSTNAME}_{PF.upper()} than it has: 3 CUSTOM_FAST of 2"
+    )
+
+
 def test_a_provider_without_an_address_goes_by_its_name() -> None:
-    own = Provider(uuid="rp-2", name="compute-1-vfs", host="compute-1-vfs", pf=None, total=1, reserved=0, used=2)
+    own = provider(total=1, used=2, name="compute-1-vfs", host="compute-1-vfs", pf=None)
     world = healthy_sriov().with_part("placement", Fresh((own,), READ))
     assert only_finding(vf_inventory_mismatch, world).subject == "compute-1-vfs"
 

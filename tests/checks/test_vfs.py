@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mecexporter.checks.base import Unknown
 from mecexporter.checks.ledger import Ledger
 from mecexporter.checks.vf_leaked import vf_leaked
-from mecexporter.checks.vfs import Drift, Ledgers, cases, drifts, judge
+from mecexporter.checks.vfs import Drift, Ledgers, Unjudged, cases, drifts, hosts_of_ports, judge, ledgers_of, unjudged
 from mecexporter.errors import Reason
 from mecexporter.state.observed import Fresh
 from mecexporter.state.openstack import DeviceKind
@@ -127,7 +127,7 @@ def test_nothing_is_said_of_an_instance_that_is_changed_right_now(trouble: Any, 
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
-@pytest.mark.parametrize("up", [{HOSTNAME: False}, {}, {"another": True}])
+@pytest.mark.parametrize("up", [{HOSTNAME: False}, {HOSTNAME: None}, {}, {"another": True}])
 def test_nothing_is_said_of_a_host_whose_nova_compute_is_down(trouble: Any, up: dict[str, bool]) -> None:
     assert verdicts(one_vf(**trouble, up=up)) == {}
 
@@ -251,6 +251,27 @@ def test_hosts_are_the_same_in_any_case() -> None:
     assert verdicts(world.with_part("neutron", Fresh((), NOW))) == {SUBJECT: Drift.PORTLESS}
 
 
+@pytest.mark.parametrize(
+    ("novas", "neutrons"), [("compute-2", "compute-2.example.org"), ("Compute-2.example.org", "COMPUTE-2")]
+)
+def test_a_host_is_the_same_with_its_domain_and_without(novas: str, neutrons: str) -> None:
+    """Where one of the two was renamed; otherwise each VF would be leaked, and an orphan beside it."""
+    world = changed(one_vf(), CELL1, devices=(device(0, ALICE, host=novas),), up={HOSTNAME: True, novas: True})
+    world = changed(world, CELL1, instances={ALICE: instance(host=novas)})
+    named = world.with_part("neutron", Fresh((port("p", 0, ALICE, host=neutrons),), NOW))
+    assert verdicts(named) == {}
+    assert unjudged(ledgers_of(named)) == {}
+    assert verdicts(world) == {f"{novas}/{VFS[0]}": Drift.LEAKED}
+
+
+def test_hosts_of_two_domains_are_two() -> None:
+    up = {"a.example.org": True, "b": True}
+    told = ledgers((cell(up=up),), tuple(port("p", 0, ALICE, host=h) for h in ("a.example.net", "B", "bb", "a")), nic())
+    assert hosts_of_ports(told) == {"a.example.net": "a.example.net", "B": "b", "bb": "bb", "a": "a.example.org"}
+    both = replace(told, cells=(cell(up={**up, "a.example.com": True}),))
+    assert hosts_of_ports(both)["a"] == "a", "it may be either"
+
+
 def test_another_host_is_called_as_nova_calls_it() -> None:
     away = device(0, ALICE, host="Compute-2")
     elsewhere = {ALICE: instance(host="Compute-2")}
@@ -318,6 +339,53 @@ def test_a_cell_that_does_not_know_this_host_cannot_tell() -> None:
     assert vf_leaked.ask(both) != Unknown((CELL1,)), "another cell has it"
     words = next(s for s in sources_document(view_of(world))["sources"] if s["source"] == CELL1)["why"]
     assert words == f"it has no nova-compute of host {HOSTNAME}: host.hostname must be Nova's name of this host"
+
+
+@pytest.mark.parametrize("asked_for", [HOSTNAME, None])
+def test_where_no_nova_compute_reports_it_cannot_tell(asked_for: str | None) -> None:
+    """Under another servicegroup_driver every host would seem to be down, and no leak would ever be found."""
+    world = changed(leaked_vf(), CELL1, asked_for=asked_for, up={HOSTNAME: None, "compute-2": None})
+    assert vf_leaked.ask(world) == Unknown((CELL1,))
+    words = next(s for s in sources_document(view_of(world))["sources"] if s["source"] == CELL1)["why"]
+    who = f"nova-compute of host {HOSTNAME} never reported, or none" if asked_for else "no nova-compute"
+    assert words == (
+        f"{who} reports into this database now, so whether it is up can't be told: see Nova's servicegroup_driver "
+        "(only db reports here) and nova-conductor"
+    )
+
+
+@pytest.mark.parametrize("up", [{HOSTNAME: False}, {HOSTNAME: None, "compute-2": True}, {"compute-2": True}])
+def test_of_other_hosts_it_can(up: dict[str, bool | None]) -> None:
+    assert vf_leaked.ask(changed(leaked_vf(), CELL1, up=up)) == ()
+
+
+def test_a_cell_without_hosts_tells_that_there_are_none() -> None:
+    assert vf_leaked.ask(changed(leaked_vf(), CELL1, up={}, devices=())) == ()
+    second = f"{CELL}cell2"
+    both = changed(leaked_vf(), CELL1, up={HOSTNAME: None})
+    both = replace(both, applicable=both.applicable | {second}).with_part(second, Fresh(cell(up={}), NOW))
+    assert vf_leaked.ask(both) == Unknown((CELL1, second)), "and nothing of another cell's"
+
+
+def test_which_hosts_are_left_out_and_why() -> None:
+    devices = [device(0, ALICE, host=h) for h in ("Down", "mute", "gone", HOSTNAME)]
+    told = ledgers(
+        (
+            cell(*devices, up={"down": False, "MUTE": None, HOSTNAME: True}),
+            cell(device(0, host="retired", status="removed"), up={"down": None, "mute": None, "idle": False}),
+        ),
+        (port("p", 0, BOB, host="named-otherwise"),),
+        nic(),
+    )
+    assert unjudged(told) == {
+        "down": Unjudged.DOWN,
+        "mute": Unjudged.NOT_REPORTING,
+        "gone": Unjudged.NO_SERVICE,
+        "named-otherwise": Unjudged.NO_SERVICE,
+    }
+    assert unjudged(replace(told, cells=None)) == {}
+    mute = ledgers((cell(up={HOSTNAME: None}),), (), nic(held_vf(0, ALICE)))
+    assert unjudged(mute) == {HOSTNAME: Unjudged.NOT_REPORTING}, "its NIC has VFs"
 
 
 # An oracle of its own: the contract's sentences, one after another, over one VF's records.

@@ -7,11 +7,13 @@ import re
 import subprocess
 import time
 import urllib.parse
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from dashboards import build
 from dashboards import virtual_functions as shown
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(1200)
 
 DASHBOARD = Path(build.__file__).with_name("virtual-functions.json")
+RULES = DASHBOARD.parents[1] / "alerts" / "vf.rules.yaml"
+SCHEDULABLE = "pf:mec_vf_schedulable:min"
+"""What the dashboard takes from the rules."""
 DAYS = 8
 STEP = 1800  # seconds between samples; Prometheus looks back as far
 DRIFTING = 3 * 3600
@@ -117,8 +122,7 @@ def api(*hosts: Host) -> World:
             for n, owner in host.all(host.ports).items()
         ]
         if host.tracked:
-            (provider,) = worlds.healthy_sriov().placement.value  # type: ignore[union-attr]  # it is fresh
-            providers.append(replace(provider, name=host.name, host=host.name, total=VFS, used=len(claims)))
+            providers.append(worlds.provider(total=VFS, used=len(claims), name=host.name, host=host.name))
     instances = {row.instance: worlds.instance(host=row.host) for row in devices if row.instance}
     cell = worlds.cell(*devices, instances=instances, up={host.name: True for host in hosts})
     sources = frozenset({"host", "neutron", "placement", worlds.CELL1})
@@ -257,26 +261,27 @@ class Prometheus:
         )
 
 
-@pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    directory = tmp_path_factory.mktemp("prometheus")
-    now = int(time.time()) // STEP * STEP
-    samples = Samples(now)
-    for age in range(DAYS * 86400, -1, -STEP):
-        samples.add(age)
-    text, data, config = directory / "samples", directory / "data", directory / "prometheus.yml"
-    text.write_text("\n".join((*samples.lines, "# EOF\n")))
-    importing: list[str | Path] = [
-        "promtool",
-        "tsdb",
-        "create-blocks-from",
-        "--max-block-duration=720h",
-        "openmetrics",
-        text,
-        data,
-    ]
-    done = subprocess.run(importing, capture_output=True, text=True, check=False, timeout=120)
+def recording(name: str) -> str:
+    """The expression of a rule that needs no other one."""
+    rules = yaml.safe_load(RULES.read_text())["groups"]
+    expressions = {r["record"]: r["expr"] for group in rules for r in group["rules"] if "record" in r}
+    expression: str = expressions[name]
+    while used := next((other for other in expressions if other in expression), None):
+        expression = expression.replace(used, f"({expressions[used]})")
+    return expression
+
+
+def backfill(*argv: str | Path) -> None:
+    done = subprocess.run(
+        ["promtool", "tsdb", "create-blocks-from", *argv], capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@contextmanager
+def serving(data: Path) -> Iterator[str]:
+    """The address of a Prometheus that has these blocks."""
+    config = data.with_name("prometheus.yml")
     config.write_text("{}\n")
     port = free_port()
     command = [
@@ -298,9 +303,31 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     with subprocess.Popen(command) as process:
         try:
             wait_until(is_ready, PATIENCE, "Prometheus is ready")
-            yield Prometheus(url, now)
+            yield url
         finally:
             process.terminate()
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    directory = tmp_path_factory.mktemp("prometheus")
+    now = (int(time.time()) // STEP - 1) * STEP
+    # promtool records at moments of its own between two samples: at the last one the latest sample is recorded too.
+    last = now + STEP - 2
+    samples = Samples(now)
+    for age in range(DAYS * 86400, -1, -STEP):
+        samples.add(age)
+    text, data, rules = directory / "samples", directory / "data", directory / "rules.yaml"
+    text.write_text("\n".join((*samples.lines, "# EOF\n")))
+    backfill("--max-block-duration=720h", "openmetrics", text, data)
+    # What a Prometheus that had the rules all the time would have recorded.
+    of_all_time = [{"record": name, "expr": recording(name)} for name in (SCHEDULABLE,)]
+    rules.write_text(json.dumps({"groups": [{"name": "records", "interval": f"{STEP}s", "rules": of_all_time}]}))
+    with serving(data) as url:
+        since = ("--start", str(now - DAYS * 86400), "--end", str(last))
+        backfill("rules", *since, "--url", url, "--output-dir", data, "--eval-interval", f"{STEP}s", rules)
+    with serving(data) as url:
+        yield Prometheus(url, last)
 
 
 def rows(drawing: Drawing) -> dict[str, int | None]:

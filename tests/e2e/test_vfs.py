@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mecexporter.checks.vf_inventory_mismatch import NOTICED
 from mecexporter.checks.vfs import Drift
 from tests.lab.monitoring import get
 from tests.lab.openstack import OpenStack
@@ -205,6 +207,37 @@ def test_each_kind_of_drift_is_found_and_clears(node: Node) -> None:
         assert len(ports) == 3
 
 
+@pytest.mark.long
+def test_a_vf_that_nova_counts_on_and_is_not_there(node: Node) -> None:
+    """After the three minutes that nova-compute has to notice by itself; Placement's overdraw beside it."""
+    gone = VFS[-1]
+    gone_and_overdrawn = {"vf_inventory_mismatch": {gone, PF}}
+    with node.exporter(nova={"service_down_time": "1h"}) as exporter:
+        kept(exporter, node, {}, reads=1)
+        node.machine.unplug(PF, VFS.index(gone))
+        for n in range(2):
+            node.openstack.allocate(node.uuid(f"placed{n}"), node.provider, CLASS)
+        node.openstack.resize_inventory(node.provider, CLASS, 1)
+        began = time.monotonic()
+        wait_until(lambda: exporter.found() == gone_and_overdrawn, 240, "both are found")
+        assert time.monotonic() - began >= NOTICED
+        said = {f["subject"]: f["summary"] for f in exporter.report()["findings"]}
+        assert f"Nova's cell knows VF {gone} of PF {PF} (available)" in said[f"{node.host}/{gone}"]
+        assert said[f"{node.host}/{PF}"].endswith(f"than it has: 2 {CLASS} of 1")
+        assert exporter.value("mec_vf_drift", hostname=node.host, pf=PF, kind="inventory") == 2
+
+        # Without Placement what the NIC and Nova show is said all the same; without Nova, Placement's.
+        node.openstack.placement.stop()
+        wait_until(lambda: exporter.found() == {"vf_inventory_mismatch": {gone}}, SOON, "Placement is lost")
+        node.machine.plug(PF, VFS.index(gone), gone)
+        missing = {"vf_inventory_mismatch": {"placement"}}
+        wait_until(lambda: exporter.unknown() == missing, SOON, "it is back, and the rest cannot be told")
+        assert exporter.found() == {}
+        node.openstack.placement.start()
+        node.openstack.resize_inventory(node.provider, CLASS, len(VFS))
+        wait_until(lambda: exporter.found() == {} == exporter.unknown(), 90, "all is well")
+
+
 def test_normal_life_is_silent(node: Node) -> None:
     """Each stage for some reads of every ledger, with the graces as short as they can be."""
     with node.exporter(grace={"vf_drift": "1s"}) as exporter:
@@ -265,6 +298,60 @@ def test_a_service_that_is_lost_makes_its_checks_unknown_and_others_go_on(node: 
         node.openstack.mariadb.start()
         node.rows.report(node.host)
         wait_until(lambda: exporter.found() == expected, 90, "it is back")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_who_sees_only_its_own_projects_ports_is_not_told_of_leaks() -> None:
+    hosts = [f"compute-{n}" for n in range(1, 33)]
+    with OpenStack(hosts, release=newest(), token_seconds=3600) as openstack, short_dir() as directory:
+        assert openstack.keystone is not None
+        openstack.keystone.add_user("watcher", "reader", "member")
+        openstack.keystone.add_user("keeper", "admin")
+        rows, network = Rows(openstack.database("nova_cell1")), openstack.create_network()
+        node = Node(openstack, rows, network, directory)
+        node.attach(VFS[0], "well")
+        node.attach(VFS[1], "leaky", port=False, guest=False)
+        needs_neutron = ("vf_leaked", "vf_portless", "vf_orphan_port", "vf_double_booked")
+        # Placement refuses such an account in words of its own.
+        unknown = {check: {"neutron"} for check in needs_neutron} | {"vf_inventory_mismatch": {"placement"}}
+        openstack.account = "watcher"
+        with node.exporter(nova={"service_down_time": "10m"}) as exporter:
+            wait_until(lambda: exporter.unknown() == unknown, SOON, "it is not known who has ports")
+            assert exporter.found() == {}
+            sources = json.loads(get(f"{exporter.url}/api/v1/sources") or "")["sources"]
+            (neutron,) = (s for s in sources if s["source"] == "neutron")
+            assert neutron["reason"] == "permission"
+            assert "must be allowed to list the ports of all projects" in neutron["why"]
+        openstack.account = "keeper"
+        with node.exporter(nova={"service_down_time": "10m"}) as exporter:
+            wait_until(lambda: exporter.found() == {"vf_leaked": {VFS[1]}}, SOON, "an administrator sees the leak")
+            assert exporter.unknown() == {}
+
+
+def test_where_nova_compute_does_not_report_into_the_database_it_cannot_tell(node: Node) -> None:
+    """As with servicegroup_driver=mc: Nova's rows are there, and none is ever seen."""
+    node.attach(VFS[0], "leaky", port=False, guest=False)
+    node.rows.run("UPDATE services SET last_seen_up = NULL, created_at = '2026-01-01 00:00:00'")
+
+    def unjudged(exporter: VfExporter) -> dict[str, float]:
+        return {reason: n for reason, n in exporter.series("mec_vf_hosts_unjudged").items() if n}
+
+    with node.exporter(nova={"service_down_time": "10s"}) as exporter:
+        wait_until(lambda: exporter.unknown().get("vf_leaked") == {"nova@cell1"}, SOON, "it cannot tell")
+        assert unjudged(exporter) == {'{reason="not_reporting"}': 1}
+        page = get(f"{exporter.url}/api/v1/sources")
+        assert page is not None
+        assert "servicegroup_driver" in page
+        assert exporter.series("mec_vf_drift") == {}
+        node.rows.report(node.host)
+        wait_until(lambda: not exporter.unknown(), SOON, "it reports")
+        assert unjudged(exporter) == {}
+        # Another one reports, and this one has ceased to for the ten seconds that were configured: it is down.
+        node.rows.run("UPDATE services SET last_seen_up = '2037-01-01 00:00:00' WHERE host = :host", host=node.host)
+        node.rows.host(node.number + 1000, f"{node.host}-b")
+        wait_until(lambda: unjudged(exporter) == {'{reason="down"}': 1}, SOON, "by Nova's own rule it is down")
+        assert exporter.unknown() == {}
 
 
 def test_all_hosts_from_a_node_without_a_nic(node: Node, openstack: OpenStack, rows: Rows, network: str) -> None:

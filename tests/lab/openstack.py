@@ -60,6 +60,7 @@ class OpenStack(Site):
         self.mariadb, self.placement = MariaDb(self), Placement(self)
         self.neutron = Neutron(self, maintenance=maintenance)
         self.keystone = None if token_seconds is None else Keystone(self, token_seconds)
+        self.account = "admin"  # who is in clouds.yaml, where there is Keystone
         self._worker = NeutronMaintenance(self)
         self._maintenance = maintenance
         self.sqlite = self.dir / "cell2.sqlite"
@@ -98,7 +99,7 @@ class OpenStack(Site):
         path = self.dir / "clouds.yaml"
         cloud: dict[str, object] = {"placement_default_microversion": PLACEMENT_VERSION.split()[1]}
         if self.keystone:
-            who = dict.fromkeys(("username", "password", "project_name"), "admin")
+            who = dict.fromkeys(("username", "password", "project_name"), self.account)
             domains = dict.fromkeys(("user_domain_id", "project_domain_id"), "default")
             cloud |= {"auth": {"auth_url": self.keystone.api} | who | domains, "region_name": "RegionOne"}
         else:
@@ -213,6 +214,12 @@ class OpenStack(Site):
             f"{host}_{pf.upper()}", parent=parent, inventory={resource: total},
             traits=("COMPUTE_MANAGED_PCI_DEVICE", "OWNER_NOVA"),
         )  # fmt: skip
+
+    def resize_inventory(self, provider: str, resource: str, total: int) -> None:
+        """As when a PF gets more VFs, or fewer than are allocated."""
+        path = f"/resource_providers/{provider}/inventories/{resource}"
+        generation = self.place("GET", path)["resource_provider_generation"]
+        self.place("PUT", path, {"resource_provider_generation": generation, "total": total})
 
     def allocate(self, consumer: str, provider: str, resource: str, amount: int = 1) -> None:
         """Adds to what a consumer (an instance, a migration) has already."""

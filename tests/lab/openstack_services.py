@@ -122,7 +122,7 @@ class MariaDb(Process):
 
 
 class Keystone(Process):
-    """Its tokens last for `seconds`; the only user is admin, whose password is admin."""
+    """Its tokens last for `seconds`; the only user is admin, whose password is admin, but for those that are added."""
 
     def __init__(self, cloud: OpenStack, seconds: int) -> None:
         super().__init__(cloud, "keystone")
@@ -160,6 +160,16 @@ class Keystone(Process):
         service = ask("POST", f"{self.api}/services", {"service": {"type": kind, "name": kind}}, **token)["service"]
         endpoint = {"service_id": service["id"], "interface": "public", "url": url, "region_id": "RegionOne"}
         ask("POST", f"{self.api}/endpoints", {"endpoint": endpoint}, **token)
+
+    def add_user(self, name: str, *roles: str) -> None:
+        """One more account, whose password and only project are called as itself, with these roles there."""
+        token = self.token()
+        project = ask("POST", f"{self.api}/projects", {"project": {"name": name}}, **token)["project"]["id"]
+        account = {"user": {"name": name, "password": name}}
+        user = ask("POST", f"{self.api}/users", account, **token)["user"]["id"]
+        for role in roles:
+            found = ask("GET", f"{self.api}/roles?name={role}", **token)["roles"][0]["id"]
+            ask("PUT", f"{self.api}/projects/{project}/users/{user}/roles/{found}", **token)
 
     def token(self) -> dict[str, str]:
         """A new token of the administrator, as the header that carries it."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mecexporter.errors import Reason
 from mecexporter.state.observed import Fresh
-from mecexporter.state.openstack import DeviceKind, Provider
+from mecexporter.state.openstack import DeviceKind
 from mecexporter.state.sriov import Held
 from tests.metrics.scrape import series, values
 from tests.worlds import (
@@ -28,6 +29,7 @@ from tests.worlds import (
     leaked_vf,
     nic,
     port,
+    provider,
     vf,
     without,
 )
@@ -57,8 +59,8 @@ def test_placement_that_does_not_track_says_so() -> None:
 
 
 def test_a_providers_host_may_have_its_domain() -> None:
-    provider = Provider(uuid="u", name="n", host=f"{HOSTNAME}.example.org", pf=PF, total=4, reserved=1, used=2)
-    world = healthy_sriov().with_part("placement", Fresh((provider,), READ))
+    with_domain = provider(reserved=1, used=2, host=f"{HOSTNAME}.example.org")
+    world = healthy_sriov().with_part("placement", Fresh((with_domain,), READ))
     assert ledger(world, "placement") == {("claimed",): 2, ("free",): 1, ("unavailable",): 1}
 
 
@@ -77,6 +79,19 @@ def test_a_lost_ledger_has_no_series(source: str, name: str) -> None:
 def test_drift_that_cannot_be_told_is_not_zero() -> None:
     drift = values(without(leaked_vf(), "neutron"), "mec_vf_drift", "kind")
     assert {kind for (kind,) in drift} == {"unrecorded", "inventory"}
+
+
+def test_hosts_that_are_left_out_have_no_drift_and_are_counted() -> None:
+    def left_out(world: World) -> dict[tuple[str, ...], float]:
+        return values(world, "mec_vf_hosts_unjudged", "reason")
+
+    none = {("down",): 0, ("not_reporting",): 0, ("no_service",): 0}
+    assert left_out(leaked_vf()) == none
+    for up, reason in (({HOSTNAME: False}, "down"), ({HOSTNAME: None}, "not_reporting"), ({}, "no_service")):
+        world = changed(leaked_vf(), CELL1, up={"compute-2": True, **up})
+        assert left_out(world) == none | {(reason,): 1}
+        assert values(world, "mec_vf_drift", "kind") == {}
+    assert left_out(without(leaked_vf(), CELL1)) == {}
 
 
 def test_with_placement_alone_its_pfs_have_a_verdict() -> None:
@@ -108,6 +123,16 @@ def test_other_hosts_are_called_as_nova_calls_them() -> None:
     away = device(0, ALICE, host="Compute-2")
     world = healthy_sriov().with_part(CELL1, Fresh(cell(device(0, ALICE, host="COMPUTE-1"), away), READ))
     assert values(world, "mec_vf_claim_info", "hostname", ledger="nova") == {(HOSTNAME,): 1, ("Compute-2",): 1}
+
+
+@pytest.mark.parametrize("neutrons", ["compute-2", "compute-2.example.org"])
+def test_all_ledgers_call_a_host_as_nova_does(neutrons: str) -> None:
+    """So that rules can join them."""
+    away = device(0, ALICE, host="Compute-2")
+    world = changed(healthy_sriov(), CELL1, devices=(away,), up={HOSTNAME: True, "compute-2": True})
+    world = world.with_part("neutron", Fresh((port("p", 0, ALICE, host=neutrons),), READ))
+    assert values(world, "mec_vf_claim_info", "ledger", hostname="Compute-2", pf=PF) == {("nova",): 1, ("neutron",): 1}
+    assert values(world, "mec_vf_ledger", "hostname", ledger="neutron", state="claimed")[("Compute-2",)] == 1
 
 
 def test_holders_and_their_evidence() -> None:
@@ -143,13 +168,16 @@ def test_versions_and_mode_come_from_netlink_and_are_empty_without_it() -> None:
 
 
 class TestPhysicalNetwork:
-    def of(self, world: World) -> str:
-        ((network,),) = values(world, "mec_sriov_pf_info", "physical_network")
-        return network
+    def of(self, world: World) -> str | None:
+        """None: the PF has no series with it."""
+        networks = [network for (network,) in values(world, "mec_sriov_pf_info", "physical_network")]
+        assert len(networks) <= 1
+        return networks[0] if networks else None
 
     def test_as_nova_was_asked_for_it(self) -> None:
         assert self.of(healthy_sriov()) == "physnet2"
-        assert self.of(without(healthy_sriov(), CELL1)) == ""
+        assert self.of(without(healthy_sriov(), CELL1)) is None, "nobody else knows, and Nova may"
+        assert self.of(changed(healthy_sriov(), CELL1, devices=(device(0),))) == "", "nobody does"
 
     def test_as_the_bridge_says(self) -> None:
         world = changed(
@@ -165,6 +193,23 @@ class TestPhysicalNetwork:
         mapped = {"ovn-bridge-mappings": "physnet3:br-nic"}
         world = changed(world, "ovs", ovn_settings=mapped, interfaces=(interface("bond0", "br-nic"),))
         assert self.of(world) == "physnet3"
+
+    @pytest.mark.parametrize("reason", [Reason.TIMEOUT, Reason.REFUSED, Reason.MISSING, Reason.PENDING])
+    def test_while_open_vswitch_does_not_answer_the_pf_changes_to_no_other_network(self, reason: Reason) -> None:
+        """It may have a mapping, and what Nova was asked for comes after that."""
+        lost = without(healthy_sriov(), "ovs", reason=reason)
+        assert self.of(lost) is None
+        assert values(lost, "mec_sriov_vf_configured", "pf") == {(PF,): 4}, "all else is told"
+        known = replace(lost.settings, device_mappings={"physnet9": ("ens1f0np0",)})
+        assert self.of(replace(lost, settings=known)) == "physnet9"
+
+    def test_a_host_may_have_no_open_vswitch(self) -> None:
+        """As one with the SR-IOV agent alone: no socket, and none was ever seen."""
+        never = replace(healthy_sriov(), memory=replace(healthy_sriov().memory, versions={}))
+        assert self.of(without(never, "ovs", reason=Reason.MISSING)) == "physnet2"
+        assert self.of(without(never, "ovs", reason=Reason.PENDING)) is None, "it was not asked yet"
+        disabled = replace(healthy_sriov(), applicable=healthy_sriov().applicable - {"ovs"})
+        assert self.of(without(disabled, "ovs")) == "physnet2"
 
     def test_as_configured_before_all(self) -> None:
         world = healthy_sriov()

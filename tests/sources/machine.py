@@ -59,10 +59,21 @@ class Machine:
         self.write(path / "sriov_numvfs", f"{len(vfs)}\n")
         self.netdev(address, net)
         for index, vf in enumerate(vfs):
-            self.device(vf, driver="igbvf", group=10 + index)
-            self.link(self.pci / vf / "physfn", f"../{address}")
-            self.link(path / f"virtfn{index}", f"../{vf}")
+            self.plug(address, index, vf)
         return path
+
+    def plug(self, pf: str, index: int, vf: str) -> None:
+        """A VF comes."""
+        self.device(vf, driver="igbvf", group=10 + index)
+        self.link(self.pci / vf / "physfn", f"../{pf}")
+        self.link(self.pci / pf / f"virtfn{index}", f"../{vf}")
+
+    def unplug(self, pf: str, index: int) -> None:
+        """A VF goes."""
+        link = self.pci / pf / f"virtfn{index}"
+        vf = link.readlink().name
+        link.unlink()
+        shutil.rmtree(self.pci / vf)
 
     def netdev(self, address: str, name: str, **files: str) -> Path:
         path = self.pci / address / "net" / name

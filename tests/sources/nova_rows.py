@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 TABLES = """
 CREATE TABLE compute_nodes (id INTEGER PRIMARY KEY, deleted INTEGER, host TEXT, hypervisor_hostname TEXT);
 CREATE TABLE services (id INTEGER PRIMARY KEY, deleted INTEGER, host TEXT, "binary" TEXT, last_seen_up DATETIME,
-  forced_down BOOLEAN, disabled BOOLEAN);
+  created_at DATETIME, forced_down BOOLEAN, disabled BOOLEAN);
 CREATE TABLE pci_devices (id INTEGER PRIMARY KEY, deleted INTEGER, compute_node_id INTEGER, address TEXT,
   parent_addr TEXT, dev_type TEXT, status TEXT, numa_node INTEGER, instance_uuid TEXT, request_id TEXT);
 CREATE TABLE instances (id INTEGER PRIMARY KEY, deleted INTEGER, uuid TEXT, host TEXT, vm_state TEXT, task_state TEXT);

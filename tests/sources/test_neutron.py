@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -14,9 +15,11 @@ from mecexporter.errors import Reason, SourceError
 from mecexporter.sources import neutron
 from mecexporter.sources.neutron import NeutronSource
 from mecexporter.sources.wire.cloud import Cloud
+from mecexporter.state.observed import Fresh
 from mecexporter.state.openstack import Port
-from mecexporter.state.world import Settings, empty_world
+from mecexporter.state.world import Settings, World, empty_world
 from tests.sources.apis import Apis, serve
+from tests.worlds import ALICE, CELL1, cell, device
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,6 +49,33 @@ def row(uuid: str = "p", **changes: Any) -> dict[str, Any]:
         "binding:vnic_type": "direct",
         "binding:profile": {"pci_slot": "0000:3b:00.2", "physical_network": "physnet2"},
     } | changes
+
+
+def claimed(*addresses: str, **changes: Any) -> World:
+    """Nova has given these VFs of this host to instances."""
+    devices = (device(0, ALICE, address=address, **changes) for address in addresses)
+    world = replace(WORLD, applicable=frozenset({CELL1}))
+    return world.with_part(CELL1, Fresh(cell(*devices), 0.0))
+
+
+def sign_in(apis: Apis, monkeypatch: pytest.MonkeyPatch, directory: Path, *roles: str) -> None:
+    """By Keystone, as somebody of project ``own`` with these roles."""
+    who = {"username": "reader", "password": "x", "project_name": "own"}
+    clouds = apis.clouds(directory, **who, user_domain_name="d", project_domain_name="d")
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds))
+    place = {"interface": "public", "region": "r", "region_id": "r", "id": "e", "url": f"{apis.url}/network"}
+    token = {
+        "expires_at": "2099-01-01T00:00:00Z",
+        "issued_at": "2026-01-01T00:00:00Z",
+        "catalog": [{"type": "network", "name": "neutron", "id": "s", "endpoints": [place]}],
+        "methods": ["password"],
+        "user": {"id": "u", "name": "n", "domain": {"id": "d", "name": "d"}},
+        "project": {"id": "own", "name": "own", "domain": {"id": "d", "name": "d"}},
+        "roles": [{"id": role, "name": role} for role in roles],
+    }
+    apis.answers["/v3/auth/tokens"] = lambda _: web.json_response(
+        {"token": token}, status=201, headers={"X-Subject-Token": "t"}
+    )
 
 
 class Ports:
@@ -104,6 +134,100 @@ async def test_bindings_that_we_may_not_see_are_no_lack_of_ports(apis: Apis, hid
     with pytest.raises(SourceError, match="has no bindings") as caught:
         await source().read(WORLD)
     assert caught.value.reason is Reason.PERMISSION
+
+
+def by_host(rows: list[dict[str, Any]]) -> Any:
+    """Answers with those of the host that is asked for, or with all."""
+
+    def answer(request: web.Request) -> Any:
+        host = request.query.get("binding:host_id")
+        return {"ports": [r for r in rows if host in (None, r["binding:host_id"])]}
+
+    return answer
+
+
+OWN = row("own", project_id="own", **{"binding:host_id": "compute-2"})
+OTHERS = row("other", project_id="another", **{"binding:host_id": "compute-2"})
+NOBODYS = row("nobody", project_id="", device_owner="network:dhcp", **{"binding:host_id": "compute-2"})
+HIDDEN = {key: value for key, value in OWN.items() if not key.startswith("binding:")} | {"binding:host_id": "compute-2"}
+
+
+@pytest.mark.parametrize(
+    ("listed", "says"),
+    [
+        pytest.param([], "no port of another project is seen", id="none at all"),
+        pytest.param([OWN, NOBODYS], "no port of another project is seen", id="only the own project's"),
+        pytest.param([HIDDEN], "the answer has no bindings", id="the own project's, without bindings"),
+        pytest.param([row("here", project_id="own", device_id="vm2", **{"binding:profile": {}})],
+                     "no port of another project is seen", id="the own project's of this host"),
+    ],
+)  # fmt: skip
+async def test_who_sees_only_its_own_projects_ports_does_not_see_that_a_claim_has_none(
+    apis: Apis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: list[dict[str, Any]], says: str
+) -> None:
+    sign_in(apis, monkeypatch, tmp_path, "reader", "member")
+    apis.answers[PORTS] = by_host(listed)
+    with pytest.raises(SourceError, match=says) as caught:
+        await source().read(claimed("0000:3b:00.2", "0000:3b:00.3"))
+    assert caught.value.reason is Reason.PERMISSION
+    if "another project" in says:
+        assert "(compute-1/0000:3b:00.2, compute-1/0000:3b:00.3)" in caught.value.why
+        assert "role admin" in caught.value.why
+
+
+async def test_a_port_of_another_project_proves_that_all_are_seen(
+    apis: Apis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign_in(apis, monkeypatch, tmp_path, "watcher")
+    apis.answers[PORTS] = by_host([OWN, OTHERS])
+    assert await source().read(claimed("0000:3b:00.2")) == ()
+    assert [asked.partition("?")[2].partition("&")[0] for asked in apis.asked if asked.startswith(PORTS)] == [
+        "limit=1000",
+        "limit=100",
+    ]
+    apis.asked.clear()
+    assert len(await source(every_host=True).read(claimed("0000:3b:00.3"))) == 2
+    assert [a for a in apis.asked if "limit=100&" in a] == [], "it is among those that are listed"
+
+
+@pytest.mark.parametrize("role", ["admin", "Admin"])
+async def test_an_administrator_sees_all(
+    apis: Apis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    sign_in(apis, monkeypatch, tmp_path, "reader", role)
+    apis.answers[PORTS] = {"ports": []}
+    assert await source().read(claimed("0000:3b:00.2")) == ()
+    assert len([a for a in apis.asked if a.startswith(PORTS)]) == 1
+
+
+async def test_without_keystone_everybody_is_an_administrator(apis: Apis) -> None:
+    apis.answers[PORTS] = {"ports": []}
+    assert await source().read(claimed("0000:3b:00.2")) == ()
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        pytest.param(WORLD, id="Nova is not asked"),
+        pytest.param(claimed(), id="no claims"),
+        pytest.param(claimed("0000:3b:00.2", flavour=True), id="a flavour's"),
+        pytest.param(claimed("0000:3b:00.2", host="compute-2"), id="another host's"),
+        pytest.param(claimed("0000:3b:00.2", status="available"), id="given to nobody"),
+        pytest.param(replace(claimed("0000:3b:00.2"), applicable=frozenset()), id="not here"),
+    ],
+)
+async def test_where_nova_claims_nothing_no_port_is_missed(
+    apis: Apis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: World
+) -> None:
+    sign_in(apis, monkeypatch, tmp_path, "member")
+    apis.answers[PORTS] = {"ports": []}
+    assert await source().read(world) == ()
+
+
+async def test_nor_where_each_claim_has_its_port(apis: Apis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sign_in(apis, monkeypatch, tmp_path, "member")
+    apis.answers[PORTS] = {"ports": [row("p", project_id="own")]}
+    assert len(await source().read(claimed("0000:3b:00.2"))) == 1
 
 
 async def test_only_what_is_needed_is_asked_for_of_one_host_or_all(apis: Apis) -> None:

@@ -39,7 +39,7 @@ def names(directory: Path) -> list[str]:
 
 
 async def read(rows: Rows, *, every_host: bool = False) -> Cell:
-    return await NovaSource("cell1", rows.url, every_host=every_host, interval=300).read(WORLD)
+    return await NovaSource("cell1", rows.url, every_host=every_host, interval=300, down_after=60).read(WORLD)
 
 
 async def test_devices_of_this_host(rows: Rows) -> None:
@@ -181,15 +181,37 @@ async def test_nova_compute_that_is_down(rows: Rows) -> None:
     rows.host(5, "fenced", forced_down=True)
     rows.add("services", host="never", binary="nova-compute", last_seen_up=None, forced_down=0)
     rows.add("services", host="ctl", binary="nova-scheduler", last_seen_up=None, forced_down=0)
+    rows.host(6, "ahead", seen=-30)
+    rows.host(7, "far ahead", seen=-63)
     assert (await read(rows)).up == {
-        "compute-1": True, "compute-2": True, "slow": True, "dead": False, "fenced": False, "never": False,
+        "compute-1": True, "compute-2": True, "slow": True, "dead": False, "fenced": False, "never": None,
+        "ahead": True, "far ahead": False,
     }  # fmt: skip
+    patient = NovaSource("cell1", rows.url, every_host=True, interval=300, down_after=120)
+    assert (await patient.read(WORLD)).up["dead"], "nova.conf may say otherwise"
+
+
+@pytest.mark.parametrize(("age", "up"), [(30, True), (90, None)])
+async def test_one_that_is_new_counts_from_when_it_was_made(rows: Rows, age: float, up: bool | None) -> None:
+    rows.host(3, "new", seen=age)
+    rows.run("UPDATE services SET created_at = last_seen_up, last_seen_up = NULL WHERE host = 'new'")
+    assert (await read(rows)).up["new"] is up
+
+
+@pytest.mark.parametrize("every_host", [True, False])
+async def test_where_nobody_reports_nothing_is_told(rows: Rows, every_host: bool) -> None:
+    """Another servicegroup_driver, or no nova-conductor: all were seen last long ago, or never."""
+    rows.host(3, "fenced", forced_down=True)
+    rows.run("UPDATE services SET last_seen_up = '2026-01-01 00:00:00'")
+    cell = await read(rows, every_host=every_host)
+    assert cell.up == {"compute-1": None, "compute-2": None, "fenced": False}
+    assert cell.tells is every_host, "of one host it does"
 
 
 async def test_many_instances(rows: Rows) -> None:
     for n in range(1203):
         rows.vf(1, f"0000:{n >> 8:02x}:{n & 255 >> 3:02x}.{n & 7:x}", f"vm-{n}")
-    with_one_more = NovaSource("cell1", rows.url, every_host=False, interval=300)
+    with_one_more = NovaSource("cell1", rows.url, every_host=False, interval=300, down_after=60)
     assert len((await with_one_more.read(WORLD)).devices) == 1203
 
 
@@ -213,7 +235,7 @@ async def test_nothing_is_written(rows: Rows, tmp_path: Path) -> None:
 
 async def failure(url: str) -> SourceError:
     with pytest.raises(SourceError) as caught:
-        await NovaSource("cell1", url, every_host=True, interval=300).read(WORLD)
+        await NovaSource("cell1", url, every_host=True, interval=300, down_after=60).read(WORLD)
     assert "pa55" not in caught.value.why
     return caught.value
 
@@ -258,7 +280,7 @@ async def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_read_that_hangs_is_not_begun_again(rows: Rows) -> None:
-    source = NovaSource("cell1", rows.url, every_host=True, interval=300)
+    source = NovaSource("cell1", rows.url, every_host=True, interval=300, down_after=60)
     source._reads.running = asyncio.get_running_loop().create_future()
     with pytest.raises(SourceError, match="still hangs"):
         await source.read(WORLD)
@@ -266,5 +288,5 @@ async def test_a_read_that_hangs_is_not_begun_again(rows: Rows) -> None:
 
 
 def test_its_name_and_question(rows: Rows) -> None:
-    source = NovaSource("cell1", rows.url, every_host=False, interval=300)
+    source = NovaSource("cell1", rows.url, every_host=False, interval=300, down_after=60)
     assert (source.name, source.question(WORLD)) == ("nova@cell1", "compute-1")

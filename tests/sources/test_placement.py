@@ -13,7 +13,7 @@ from mecexporter.errors import Reason, SourceError
 from mecexporter.sources import placement
 from mecexporter.sources.placement import PlacementSource
 from mecexporter.sources.wire.cloud import Cloud
-from mecexporter.state.openstack import Provider
+from mecexporter.state.openstack import Provider, Stock
 from mecexporter.state.world import Settings, empty_world
 from tests.sources.apis import Apis, serve
 
@@ -63,8 +63,9 @@ async def test_providers_of_this_host(apis: Apis) -> None:
     tree.add("rp-2", "compute-1.example.org_0000:3B:00.1")
     tree.add("rp-3", "compute-10_0000:3B:00.0")
     found = await source().read(WORLD)
+    stock = {CLASS: Stock(total=8, reserved=1, used=2)}
     assert found[0] == Provider(
-        uuid="rp-1", name="compute-1_0000:3B:00.0", host="compute-1", pf="0000:3b:00.0", total=8, reserved=1, used=2
+        uuid="rp-1", name="compute-1_0000:3B:00.0", host="compute-1", pf="0000:3b:00.0", stock=stock
     )
     assert [p.uuid for p in found] == ["rp-1", "rp-2"], "a hypervisor's hostname may have its domain"
     assert apis.asked[0] == f"{LIST}?required=COMPUTE_MANAGED_PCI_DEVICE"
@@ -82,7 +83,7 @@ async def test_what_a_real_placement_answered(apis: Apis, release: str) -> None:
             apis.answers[f"{LIST}/{row['uuid']}/{what}"] = recorded(what)
     found = await source(every_host=True).read(WORLD)
     assert {(p.host, p.pf) for p in found} == {(f"compute-{n}.example.org", "0000:3b:00.0") for n in (1, 2)}
-    assert {(p.total, p.reserved, p.used) for p in found} == {(6, 0, 2)}
+    assert [list(p.stock.values()) for p in found] == 2 * [[Stock(total=6, reserved=0, used=2)]]
 
 
 async def test_providers_of_all_hosts(apis: Apis) -> None:
@@ -103,7 +104,7 @@ async def test_only_what_changed_is_asked_for_again(apis: Apis) -> None:
     assert len(apis.asked) == 1
     tree.add("rp-3", "compute-1_0000:3B:00.3", used=7)
     del tree.rows["rp-4"]
-    found = {p.uuid: p.used for p in await one.read(WORLD)}
+    found = {p.uuid: p.stock[CLASS].used for p in await one.read(WORLD)}
     assert found == {"rp-0": 0, "rp-1": 0, "rp-2": 0, "rp-3": 7}
     assert len(apis.asked) == 1 + 3
 
@@ -114,11 +115,27 @@ async def test_classes_of_the_operators_own(apis: Apis) -> None:
     tree.add("rp-2", "compute-1_0000:3B:00.0", resource="SRIOV_NET_VF")
     assert [p.uuid for p in await source().read(WORLD)] == ["rp-2"]
     found = await source("CUSTOM_VF").read(WORLD)
-    assert [(p.name, p.host, p.pf, p.total) for p in found] == [
-        ("compute-1", "compute-1", None, 8),
-        ("compute-1_0000:3B:00.0", "compute-1", "0000:3b:00.0", 8),
+    stock = Stock(total=8, reserved=1, used=0)
+    assert [(p.name, p.host, p.pf, p.stock) for p in found] == [
+        ("compute-1", "compute-1", None, {"CUSTOM_VF": stock}),
+        ("compute-1_0000:3B:00.0", "compute-1", "0000:3b:00.0", {"SRIOV_NET_VF": stock}),
     ]
     assert LIST in apis.asked, "such providers bear no trait: all are looked at"
+
+
+async def test_each_class_is_counted_by_itself(apis: Apis) -> None:
+    Tree(apis).add("rp-1", "compute-1_0000:3B:00.0")
+    both = {CLASS: {"total": 8, "reserved": 0}, "CUSTOM_VF": {"total": 2, "reserved": 1}}
+    apis.answers[f"{LIST}/rp-1/inventories"] = {"inventories": both}
+    of_vm = {"resources": {"CUSTOM_VF": 3, "CUSTOM_PCI_GONE": 1}}
+    apis.answers[f"{LIST}/rp-1/allocations"] = {"allocations": {"vm-1": of_vm, "vm-2": {"resources": {CLASS: 1}}}}
+    (found,) = await source("CUSTOM_VF").read(WORLD)
+    assert found.stock == {
+        CLASS: Stock(total=8, reserved=0, used=1),
+        "CUSTOM_VF": Stock(total=2, reserved=1, used=3),
+        "CUSTOM_PCI_GONE": Stock(total=0, reserved=0, used=1),
+    }
+    assert found.overdrawn.keys() == {"CUSTOM_VF", "CUSTOM_PCI_GONE"}
 
 
 async def test_a_provider_without_vfs_is_none(apis: Apis) -> None:

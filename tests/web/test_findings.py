@@ -48,7 +48,9 @@ def view(
     by_check: dict[str, tuple[Open, ...]] = dict.fromkeys(ok, ())
     for f in findings:
         by_check[f.check] = (*by_check.get(f.check, ()), f)
-    report = Report(findings=by_check, unknown=unknown or {}, not_applicable=("z", "y"), pending=pending)
+    report = Report(
+        findings=by_check, unknown=unknown or {}, not_applicable=("z", "y"), pending=dict.fromkeys(pending, 5.0)
+    )
     return View(healthy_compute(), report)
 
 

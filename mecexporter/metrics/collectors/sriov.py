@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from mecexporter.errors import NOBODY
 from mecexporter.metrics.registry import collector
 from mecexporter.metrics.spec import Kind, Metric, Stability
-from mecexporter.state.observed import Fresh
+from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.sriov import Held
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 PF = Metric(
     name="mec_sriov_pf_info",
-    help="A physical function that can have VFs; empty where something can't be told.",
+    help="A physical function that can have VFs; empty where something is not known. Absent while what knows its"
+    " physical network has no answer.",
     kind=Kind.INFO,
     labels=(
         "hostname",
@@ -108,6 +110,7 @@ def use_of(vf: Vf) -> str:
         v.world.hostname,
         v.world.applicable,
         v.world.settings,
+        v.world.memory.versions,
     ),
 )
 def sriov(view: View) -> Iterator[Sample]:
@@ -129,19 +132,22 @@ def sriov(view: View) -> Iterator[Sample]:
 def _pf(world: World, pf: Pf, link: PfLink | None) -> Iterator[Sample]:
     host = world.hostname
     mode = link.eswitch_mode if link is not None else None
-    yield PF(
-        1,
-        hostname=host,
-        pf=pf.address,
-        device=pf.device,
-        driver=pf.driver or "",
-        driver_version=(link and link.driver_version) or "",
-        firmware_version=(link and link.firmware_version) or "",
-        # Only an administrator is told the mode; representors are there in one mode only.
-        eswitch_mode=mode or ("switchdev" if pf.representors else ""),
-        physical_network=physical_network(world, pf),
-        numa_node="" if pf.numa_node is None else str(pf.numa_node),
-    )
+    network = physical_network(world, pf)
+    # With an empty network for a while, the PF's VFs would leave the sums of one network for those of another.
+    if network is not None:
+        yield PF(
+            1,
+            hostname=host,
+            pf=pf.address,
+            device=pf.device,
+            driver=pf.driver or "",
+            driver_version=(link and link.driver_version) or "",
+            firmware_version=(link and link.firmware_version) or "",
+            # Only an administrator is told the mode; representors are there in one mode only.
+            eswitch_mode=mode or ("switchdev" if pf.representors else ""),
+            physical_network=network,
+            numa_node="" if pf.numa_node is None else str(pf.numa_node),
+        )
     yield CAPACITY(pf.capacity, hostname=host, pf=pf.address)
     yield CONFIGURED(pf.configured, hostname=host, pf=pf.address)
     states = Counter(use_of(vf) for vf in pf.vfs)
@@ -175,8 +181,11 @@ def _logical_ports(world: World) -> dict[str, str]:
     return {i.name: i.iface_id for i in world.ovs.value.interfaces if i.iface_id is not None}
 
 
-def physical_network(world: World, pf: Pf) -> str:
-    """As configured; else of the OVS bridge that has the PF or its bond; else as Nova was asked for it."""
+def physical_network(world: World, pf: Pf) -> str | None:
+    """As configured; else of the OVS bridge that has the PF or its bond; else as Nova was asked for it.
+
+    '' where none of them knows, None where one that may know has no answer.
+    """
     for network, devices in world.settings.device_mappings.items():
         if pf.device in devices:
             return network
@@ -188,10 +197,20 @@ def physical_network(world: World, pf: Pf) -> str:
         for interface in ovs.interfaces:
             if interface.name in names and interface.bridge in networks:
                 return networks[interface.bridge]
+    elif _has_ovs(world):
+        return None
     for name, cell in world.cells.items():
         if name in world.applicable and isinstance(cell, Fresh):
             for row in cell.value.devices:
                 own = row.host.casefold() == world.hostname.casefold()
                 if own and pf.address in (row.parent, row.address) and row.physical_network:
                     return row.physical_network
-    return ""
+    lost = any(name in world.applicable and isinstance(cell, Absent) for name, cell in world.cells.items())
+    return None if lost else ""
+
+
+def _has_ovs(world: World) -> bool:
+    """Whether an Open vSwitch that does not answer was ever here, or may be: a host may do without."""
+    if "ovs" not in world.applicable or isinstance(world.ovs, Fresh):
+        return False
+    return "ovs_schema" in world.memory.versions or world.ovs.reason not in NOBODY

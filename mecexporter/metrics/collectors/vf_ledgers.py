@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from mecexporter.checks.vfs import Drift, drifts, ledgers_of
+from mecexporter.checks.vfs import Drift, Unjudged, drifts, hosts_of_ports, ledgers_of, unjudged
 from mecexporter.metrics.collectors.sriov import use_of
 from mecexporter.metrics.registry import collector
 from mecexporter.metrics.spec import Kind, Metric, Stability
@@ -41,9 +41,16 @@ FLAVOUR = Metric(
 )
 DRIFT = Metric(
     name="mec_vf_drift",
-    help="Functions of the PF about which ledgers disagree, by kind; absent while that can't be told.",
+    help="Functions of the PF about which ledgers disagree, by kind; absent while that can't be told, or nothing is"
+    " said of the host (see mec_vf_hosts_unjudged).",
     labels=("hostname", "pf", "kind"),
     stability=Stability.STABLE,
+)
+UNJUDGED = Metric(
+    name="mec_vf_hosts_unjudged",
+    help="Hosts with VFs of which the checks of VFs say nothing: their nova-compute is down, or is not_reporting into"
+    " Nova's database at all (another servicegroup_driver), or there is no_service of that name.",
+    labels=("reason",),
 )
 
 _CHECKS = {
@@ -69,9 +76,12 @@ class _Map:
     """
 
     def __init__(self, ledgers: Ledgers) -> None:
-        self._own = ledgers.host
+        self._names = {ledgers.host.casefold(): ledgers.host}
+        self._of_ports = hosts_of_ports(ledgers)
         self._parents: dict[tuple[str, str], str] = {}
         self.sizes: Counter[_Pf] = Counter()
+        for row in (row for cell in ledgers.cells or () for row in cell.devices):
+            self._names.setdefault(row.host.casefold(), row.host)
         for cell in ledgers.cells or ():
             for row in cell.devices:
                 self._parents[row.host.casefold(), row.address] = row.parent or row.address
@@ -83,8 +93,9 @@ class _Map:
                 self._parents[ledgers.host.casefold(), function.address] = pf.address
 
     def host(self, name: str) -> str:
-        """In this node's own spelling, where it is this node."""
-        return self._own if name.casefold() == self._own.casefold() else name
+        """In one spelling for all records of it: this node's own, where it is this node, else Nova's."""
+        joined = self._of_ports.get(name, name.casefold())
+        return self._names.get(joined, name)
 
     def pf(self, host: str, address: str) -> str:
         """'' where nobody knows."""
@@ -96,6 +107,7 @@ class _Map:
     CLAIM,
     FLAVOUR,
     DRIFT,
+    UNJUDGED,
     reads=lambda v: (
         v.world.sysfs,
         v.world.neutron,
@@ -120,7 +132,8 @@ def vf_ledgers(view: View) -> Iterator[Sample]:
     if ledgers.ports is not None:
         for pf_key in known.sizes:
             counts[(*pf_key, "neutron", "claimed")] = 0
-        claims = {(known.host(port.host), known.pf(port.host, port.address), port.address) for port in ledgers.ports}
+        hosts = ((port, known.host(port.host)) for port in ledgers.ports)
+        claims = {(host, known.pf(host, port.address), port.address) for port, host in hosts}
         for host, address, vf in sorted(claims):
             if address and vf != address:
                 counts[host, address, "neutron", "claimed"] += 1
@@ -130,7 +143,12 @@ def vf_ledgers(view: View) -> Iterator[Sample]:
         tracked = _placement(view.world.placement.value, known, counts)
     for (host, address, ledger, state), count in counts.items():
         yield LEDGER(count, hostname=host, pf=address, ledger=ledger, state=state)
-    yield from _drift(view, known, {*known.sizes, *tracked})
+    left_out = unjudged(ledgers)
+    if ledgers.cells is not None:
+        for reason in Unjudged:
+            yield UNJUDGED(sum(why is reason for why in left_out.values()), reason=reason)
+    judged = {pf for pf in (*known.sizes, *tracked) if pf[0].casefold() not in left_out}
+    yield from _drift(view, known, judged)
 
 
 def _nova(ledgers: Ledgers, known: _Map, counts: Counter[tuple[str, str, str, str]]) -> Iterator[Sample]:
@@ -161,11 +179,10 @@ def _placement(providers: tuple[Provider, ...], known: _Map, counts: Counter[tup
         full = provider.host.casefold()
         host = hosts.get(full) or hosts.get(full.partition(".")[0]) or provider.host
         tracked.add((host, provider.pf or ""))
-        counts[host, provider.pf or "", "placement", "claimed"] += provider.used
-        counts[host, provider.pf or "", "placement", "unavailable"] += provider.reserved
-        counts[host, provider.pf or "", "placement", "free"] += max(
-            0, provider.total - provider.reserved - provider.used
-        )
+        for one in provider.stock.values():
+            counts[host, provider.pf or "", "placement", "claimed"] += one.used
+            counts[host, provider.pf or "", "placement", "unavailable"] += one.reserved
+            counts[host, provider.pf or "", "placement", "free"] += max(0, one.total - one.reserved - one.used)
     for pf, size in known.sizes.items():
         if pf not in tracked:
             counts[(*pf, "placement", "not_tracked")] = size

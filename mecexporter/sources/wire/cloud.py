@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -35,6 +35,19 @@ _REASONS = {
     408: Reason.TIMEOUT,
     504: Reason.TIMEOUT,
 }
+
+
+class Caller(NamedTuple):
+    """As whom services know us.
+
+    Attributes:
+        project: which one the token is of, None where it is of none, or no Keystone gave it.
+        admin: whether it has the role by which services' default policies know an administrator; without a Keystone
+            they know nobody else.
+    """
+
+    project: str | None
+    admin: bool
 
 
 class Cloud:
@@ -67,6 +80,23 @@ class Cloud:
             SourceError: by the status' or the failure's kind; its text holds no secret.
         """
         return await aside(self._get, service, path, list(params), microversion)
+
+    async def caller(self) -> Caller:
+        """Raises SourceError."""
+        return await aside(self._caller)
+
+    def _caller(self) -> Caller:
+        try:
+            with self._lock:
+                if self._session is None:
+                    self._open()
+            access = getattr(self._session.auth, "get_access", None)
+            if access is None:
+                return Caller(project=None, admin=True)
+            token = access(self._session)
+            return Caller(project=token.project_id, admin="admin" in {name.casefold() for name in token.role_names})
+        except Exception as error:  # noqa: BLE001  # whatever the libraries raise: dozens of kinds
+            raise self._failed(error, "identity") from None
 
     def _get(self, service: str, path: str, params: list[tuple[str, str]], microversion: str | None) -> Any:
         until = time.monotonic() + CALL

@@ -26,7 +26,8 @@ say "traffic"
 check "ping" ping_from a 10.0.0.2
 check "ping through GRE" ping_from a 192.168.9.2
 check "ping from the veth" ping_from c 10.0.0.2
-sleep 1; flows | grep proto=47
+wait_for 10 eval "flows | grep -q 'ct_state(0x22/0x22).*in_port(p1).*proto=47.*offloaded:yes, dp:tc'"
+flows | grep proto=47
 check "GRE to conntrack, offloaded" eval "flows | grep -q 'recirc_id(0).*in_port(p1).*proto=47.*offloaded:yes, dp:tc, actions:ct(zone=7)'"
 check "established GRE, offloaded" eval "flows | grep -q 'ct_state(0x22/0x22).*in_port(p1).*proto=47.*offloaded:yes, dp:tc'"
 check "nothing in the kernel datapath" eval "! flows type=ovs | grep 0x0800"

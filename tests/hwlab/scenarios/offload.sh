@@ -13,8 +13,8 @@ count() { flows "type=$1" | grep -c ufid; }
 
 say "plain forwarding"
 check "ping" ping_from a 10.0.0.2
-sleep 1; flows | grep 0x0800
-check "IPv4 flows offloaded, in tc" eval "flows | grep 0x0800 | grep -q 'offloaded:yes, dp:tc'"
+check "IPv4 flows offloaded, in tc" wait_for 10 eval "flows | grep 0x0800 | grep -q 'offloaded:yes, dp:tc'"
+flows | grep 0x0800
 check "none in the kernel datapath" eval "! flows type=ovs | grep 0x0800"
 check "the filter is in_hw" eval "tc_filters | grep -A8 'eth_type ipv4' | grep -q in_hw"
 check "hardware counters are those injected" eval "tc_filters -j | jq -e 'any(.[].options.actions[]?; .stats.hw_packets == 7777 and .stats.hw_bytes == 999999)'"
@@ -23,8 +23,8 @@ record offload.tc.txt tc_filters; record offload.tc.json tc_filters -j
 record offload.dump-flows.txt flows
 
 say "hardware counters go on"
-hw_counters 8888 1234567; sleep 1
-check "the flow has them" eval "flows | grep 0x0800 | grep -qE 'packets:88[89][0-9], '"
+hw_counters 8888 1234567
+check "the flow has them" wait_for 10 eval "flows | grep 0x0800 | grep -qE 'packets:88[89][0-9], '"
 
 say "a rule the hardware refuses stays in TC software"
 echo 0 >/sys/module/netdevsim/parameters/flower_accept; ovs-appctl revalidator/purge
@@ -46,7 +46,8 @@ F
 gre a 10.0.0.1 10.0.0.2 192.168.9.1/24; gre b 10.0.0.2 10.0.0.1 192.168.9.2/24
 check "ping" ping_from a 10.0.0.2
 check "ping through GRE" ping_from a 192.168.9.2
-sleep 1; flows | grep 0x0800; for t in tc ovs offloaded non-offloaded; do echo "      type=$t: $(count $t)"; done
+wait_for 10 eval "flows | grep -E 'ct\(|recirc_id\(0x[1-9a-f]' | grep 0x0800 | grep -q dp:ovs"
+flows | grep 0x0800; for t in tc ovs offloaded non-offloaded; do echo "      type=$t: $(count $t)"; done
 check "every CT flow is in the kernel datapath" eval "flows | grep -E 'ct\(|recirc_id\(0x[1-9a-f]' | grep 0x0800 | grep -q dp:ovs && ! flows type=tc | grep -E 'ct\('"
 check "conntrack knows GRE" eval "ovs-appctl dpctl/dump-conntrack | grep -qE '^(47|gre),'"
 record ct-fallback.dump-flows.txt flows
