@@ -30,6 +30,8 @@ LEVELS = {
     "site_protocol": frozenset({"site", "protocol"}),
     "site_conntrack": frozenset({"site", "conntrack"}),
     "site": frozenset({"site"}),
+    "site_direction": frozenset({"site", "direction"}),
+    "node_direction": TARGET | {"direction"},
 }
 """The labels of a recorded series, by the first part of its name (level:metric:operation)."""
 

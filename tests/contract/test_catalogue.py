@@ -72,6 +72,10 @@ mec_datapath_bytes_total{path,protocol,conntrack}
 mec_offload_hit_ratio{unit,protocol}
 mec_conntrack_entries
 mec_conntrack_offloaded_entries{path}
+mec_offload_enabled
+mec_offload_tc_policy_info{policy}
+mec_representor_packets_total{device,pf,vf,direction,path}
+mec_representor_bytes_total{device,pf,vf,direction,path}
 """
 """As the contract writes them; mecexporter_build_info{version,…} is left open there."""
 

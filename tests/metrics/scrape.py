@@ -61,6 +61,16 @@ def series(world: World) -> Series:
     }
 
 
+def values(world: World, metric: str, *labels: str, **wanted: str) -> dict[tuple[str, ...], float]:
+    """By some labels, the series of a family that have others as wanted."""
+    found = {}
+    for (name, pairs), value in series(world).items():
+        given = dict(pairs)
+        if name == metric and wanted.items() <= given.items():
+            found[tuple(given[label] for label in labels)] = value
+    return found
+
+
 def names(found: Series) -> set[str]:
     return {name for name, _ in found}
 

@@ -11,8 +11,7 @@ from mecexporter.errors import Reason
 from mecexporter.state.datapath import Conntrack, Counted, Gre, Layer, Path, PortKind
 from mecexporter.state.observed import Fresh
 from mecexporter.state.ovs import Bridge
-from tests.metrics.scrape import names, series
-from tests.metrics.test_vf_ledgers import values
+from tests.metrics.scrape import names, series, values
 from tests.worlds import (
     ARP,
     READ,

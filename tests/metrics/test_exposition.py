@@ -63,6 +63,8 @@ def test_both_formats_say_the_same(name: str) -> None:
 OF_SOURCE: dict[str, set[str]] = {
     "ovs": {
         "mec_integration_bridge_nb_cfg",
+        "mec_offload_enabled",
+        "mec_offload_tc_policy_info",
         "mec_ovn_controller_config_info",
         "mec_ovs_bytes_total",
         "mec_ovs_dropped_packets_total",

@@ -10,7 +10,7 @@ import pytest
 from mecexporter.state.observed import Fresh
 from mecexporter.state.openstack import DeviceKind, Provider
 from mecexporter.state.sriov import Held
-from tests.metrics.scrape import series
+from tests.metrics.scrape import series, values
 from tests.worlds import (
     ALICE,
     BOB,
@@ -34,16 +34,6 @@ from tests.worlds import (
 
 if TYPE_CHECKING:
     from mecexporter.state.world import World
-
-
-def values(world: World, metric: str, *labels: str, **wanted: str) -> dict[tuple[str, ...], float]:
-    """By some labels, the series that have others as wanted."""
-    found = {}
-    for (name, pairs), value in series(world).items():
-        given = dict(pairs)
-        if name == metric and wanted.items() <= given.items():
-            found[tuple(given[label] for label in labels)] = value
-    return found
 
 
 def ledger(world: World, name: str) -> dict[tuple[str, ...], float]:
