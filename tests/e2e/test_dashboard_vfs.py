@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import time
 import urllib.parse
 from dataclasses import dataclass, field, replace
@@ -24,8 +23,7 @@ from mecexporter.state.world import Role, Settings, SourceStatus
 from tests import worlds
 from tests.dashview import Drawing, draw
 from tests.dashview.page import fetch
-from tests.lab.monitoring import free_port
-from tests.waiting import wait_until
+from tests.e2e.history import history
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,7 +41,6 @@ DRIFTING = 3 * 3600
 """For how long what is wrong has been wrong; before that all was well."""
 SHOWN = re.compile(r"mec_(?:sriov|vf|check|finding)_|mecexporter_(?:source_up|build_info)")
 PANELS = json.loads(DASHBOARD.read_text())["panels"]
-PATIENCE = 30  # seconds
 VFS = 16  # of every host here
 
 
@@ -264,43 +261,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     samples = Samples(now)
     for age in range(DAYS * 86400, -1, -STEP):
         samples.add(age)
-    text, data, config = directory / "samples", directory / "data", directory / "prometheus.yml"
-    text.write_text("\n".join((*samples.lines, "# EOF\n")))
-    importing: list[str | Path] = [
-        "promtool",
-        "tsdb",
-        "create-blocks-from",
-        "--max-block-duration=720h",
-        "openmetrics",
-        text,
-        data,
-    ]
-    done = subprocess.run(importing, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    config.write_text("{}\n")
-    port = free_port()
-    command = [
-        "prometheus",
-        f"--config.file={config}",
-        f"--storage.tsdb.path={data}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        f"--query.lookback-delta={STEP - 1}s",
-        "--log.level=error",
-    ]
-    url = f"http://127.0.0.1:{port}"
-
-    def is_ready() -> bool:
-        try:
-            return fetch(f"{url}/-/ready")[0] == 200
-        except OSError:
-            return False
-
-    with subprocess.Popen(command) as process:
-        try:
-            wait_until(is_ready, PATIENCE, "Prometheus is ready")
-            yield Prometheus(url, now)
-        finally:
-            process.terminate()
+    with history(directory, samples.lines, lookback=STEP - 1) as url:
+        yield Prometheus(url, now)
 
 
 def rows(drawing: Drawing) -> dict[str, int | None]:
