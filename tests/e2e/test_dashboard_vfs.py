@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import time
 import urllib.parse
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +24,7 @@ from mecexporter.state.world import Role, Settings, SourceStatus
 from tests import worlds
 from tests.dashview import Drawing, draw
 from tests.dashview.page import fetch
-from tests.ports import free_port
-from tests.waiting import wait_until
+from tests.e2e.history import backfill, imported, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -48,7 +45,6 @@ DRIFTING = 3 * 3600
 """For how long what is wrong has been wrong; before that all was well."""
 SHOWN = re.compile(r"mec_(?:sriov|vf|check|finding)_|mecexporter_(?:source_up|build_info)")
 PANELS = json.loads(DASHBOARD.read_text())["panels"]
-PATIENCE = 30  # seconds
 VFS = 16  # of every host here
 
 
@@ -271,43 +267,6 @@ def recording(name: str) -> str:
     return expression
 
 
-def backfill(*argv: str | Path) -> None:
-    done = subprocess.run(
-        ["promtool", "tsdb", "create-blocks-from", *argv], capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@contextmanager
-def serving(data: Path) -> Iterator[str]:
-    """The address of a Prometheus that has these blocks."""
-    config = data.with_name("prometheus.yml")
-    config.write_text("{}\n")
-    port = free_port()
-    command = [
-        "prometheus",
-        f"--config.file={config}",
-        f"--storage.tsdb.path={data}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        f"--query.lookback-delta={STEP - 1}s",
-        "--log.level=error",
-    ]
-    url = f"http://127.0.0.1:{port}"
-
-    def is_ready() -> bool:
-        try:
-            return fetch(f"{url}/-/ready")[0] == 200
-        except OSError:
-            return False
-
-    with subprocess.Popen(command) as process:
-        try:
-            wait_until(is_ready, PATIENCE, "Prometheus is ready")
-            yield url
-        finally:
-            process.terminate()
-
-
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     directory = tmp_path_factory.mktemp("prometheus")
@@ -317,16 +276,14 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     samples = Samples(now)
     for age in range(DAYS * 86400, -1, -STEP):
         samples.add(age)
-    text, data, rules = directory / "samples", directory / "data", directory / "rules.yaml"
-    text.write_text("\n".join((*samples.lines, "# EOF\n")))
-    backfill("--max-block-duration=720h", "openmetrics", text, data)
+    data, rules = imported(directory, samples.lines), directory / "rules.yaml"
     # What a Prometheus that had the rules all the time would have recorded.
     of_all_time = [{"record": name, "expr": recording(name)} for name in (SCHEDULABLE,)]
     rules.write_text(json.dumps({"groups": [{"name": "records", "interval": f"{STEP}s", "rules": of_all_time}]}))
-    with serving(data) as url:
+    with serving(data, lookback=STEP - 1) as url:
         since = ("--start", str(now - DAYS * 86400), "--end", str(last))
         backfill("rules", *since, "--url", url, "--output-dir", data, "--eval-interval", f"{STEP}s", rules)
-    with serving(data) as url:
+    with serving(data, lookback=STEP - 1) as url:
         yield Prometheus(url, last)
 
 
