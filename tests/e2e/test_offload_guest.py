@@ -24,10 +24,11 @@ pytestmark = [
     pytest.mark.skipif(bool(hwlab.unavailable()), reason=hwlab.unavailable() or "-"),
 ]
 
-# take NAME: one more read, kept under this name. told DEVICE...: iproute2's word on the same filters.
+# take NAME: one more read, by a user without privileges, kept under this name.
+# told NAME DEVICES: iproute2's word on the same filters.
 READING = r"""
 mkfifo /tmp/ask
-python3 /hwlab/tc_flows.py </tmp/ask >/tmp/told 2>/tmp/why &
+setpriv --reuid nobody --clear-groups python3 /hwlab/tc_flows.py </tmp/ask >/tmp/told 2>/tmp/why &
 exec 9>/tmp/ask
 taken=0
 more() { [ "$(wc -l </tmp/told)" -gt $taken ]; }

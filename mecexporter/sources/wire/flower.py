@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import sys
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mecexporter.errors import Reason, SourceError
@@ -237,8 +238,8 @@ class _Message:
 
     def looked_at(self) -> str:
         """A format of the struct module for all of it."""
-        words = (self._seen[at : at + 4] for at in range(0, len(self._seen), 4))
-        return "=" + "".join("I" if sum(w) == 4 else "".join("B" if seen else "x" for seen in w) for w in words)
+        runs = ((seen, len(list(run))) for seen, run in groupby(self._seen))
+        return "=" + "".join(f"{length}{'s' if seen else 'x'}" for seen, length in runs)
 
     def _see(self, at: int, size: int) -> None:
         self._seen[at : at + size] = b"\1" * size
