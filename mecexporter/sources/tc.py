@@ -199,8 +199,8 @@ def _hooks(dumps: _Dumps, kinds: Mapping[str, PortKind]) -> list[_Hook]:
         except OSError:  # it is gone
             continue
         for hook, block in zip(hooks, (_INGRESS_BLOCK, _EGRESS_BLOCK), strict=False):
-            shared = told.get(block)
-            where = (_BLOCK, struct.unpack("=I", shared)[0]) if shared else (index, hook)
+            shared = told.get(block, b"")
+            where = (_BLOCK, struct.unpack("=I", shared)[0]) if len(shared) == 4 else (index, hook)
             members.setdefault(where, set()).add(name)
     return [_Hook(*where, ",".join(sorted(names)), _kind(where, names, kinds)) for where, names in members.items()]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -24,10 +24,11 @@ pytestmark = [
     pytest.mark.skipif(bool(hwlab.unavailable()), reason=hwlab.unavailable() or "-"),
 ]
 
-# take NAME: one more read, kept under this name. told DEVICE...: iproute2's word on the same filters.
+# take NAME: one more read, by a user without privileges, kept under this name.
+# told NAME DEVICES: iproute2's word on the same filters.
 READING = r"""
 mkfifo /tmp/ask
-python3 /hwlab/tc_flows.py </tmp/ask >/tmp/told 2>/tmp/why &
+setpriv --reuid nobody --clear-groups python3 /hwlab/tc_flows.py </tmp/ask >/tmp/told 2>/tmp/why &
 exec 9>/tmp/ask
 taken=0
 more() { [ "$(wc -l </tmp/told)" -gt $taken ]; }
@@ -131,9 +132,9 @@ MISSED = ICMP | {"path": "software", "obstacle": "missed"}
 SOFTWARE = ICMP | {"path": "software", "obstacle": "none"}
 
 
-def run(share: Path, *parts: str) -> Reads:
+def run(share: Path, *parts: str, kernel: Literal["debian", "custom"] = "debian") -> Reads:
     hwlab.prepare()
-    done = Guest(share=share).sh("\n".join((READING, *parts)), timeout=300)
+    done = Guest(share=share, kernel=kernel).sh("\n".join((READING, *parts)), timeout=300)
     assert done.returncode == 0, done.stdout
     return Reads(share)
 
@@ -185,3 +186,57 @@ def test_flows_of_a_real_kernel(tmp_path: Path) -> None:
         "fragments of whatever protocol"
     )
     assert reads.sum("by_hand", "flows", port_kind="internal", ordinary=False) == 1, "ARP behind a VLAN tag"
+
+
+CONNTRACK = r"""
+load_offload
+start_ovs max-idle=600000
+two_hosts
+ip link add v1 type veth peer name v1p; host c v1p 10.0.0.3/24; ip link set v1 up; ovs-vsctl add-port br0 v1
+quiet
+hw_counters 7777 999999
+ovs-ofctl del-flows br0
+ovs-ofctl add-flows br0 - <<'F'
+table=0,priority=10,arp,actions=normal
+table=0,priority=20,ip,nw_proto=47,ct_state=-trk,actions=ct(table=1,zone=7)
+table=1,priority=20,ip,nw_proto=47,ct_state=+trk+new,actions=ct(commit,zone=7),normal
+table=1,priority=20,ip,nw_proto=47,ct_state=+trk+est,actions=normal
+F
+gre a 10.0.0.1 10.0.0.2 192.168.9.1/24; gre b 10.0.0.2 10.0.0.1 192.168.9.2/24
+gre c 10.0.0.3 10.0.0.2 192.168.10.1/24
+ip -n b link add g2 type gre local 10.0.0.2 remote 10.0.0.3
+ip -n b address add 192.168.10.2/24 dev g2; ip -n b link set g2 up
+
+take start
+established() {
+    ip netns exec a ping -q -c 3 -i 0.2 -W 1 192.168.9.2; ip netns exec c ping -q -c 3 -i 0.2 -W 1 192.168.10.2
+    in_tc 'ct_state(0x22/0x22).*in_port(p[12]).*proto=47.*offloaded:yes' 3 &&
+        in_tc 'ct_state(0x22/0x22).*in_port(v1).*proto=47' 1
+}
+wait_for 60 established
+take known
+pings a 192.168.9.2 20
+take from_a
+pings c 192.168.10.2 10
+take from_c
+"""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7800)  # the kernel is built first, if it never was
+def test_gre_with_conntrack_in_tc(tmp_path: Path) -> None:
+    hwlab.prepare_kernel()
+    reads = run(tmp_path, CONNTRACK, kernel="custom")
+    gre = {"protocol": "gre", "conntrack": True, "terminal": True}
+    missed, software = gre | {"obstacle": "missed"}, gre | {"path": "software", "obstacle": "none"}
+    assert reads.sum("known", "flows", **gre, path="hardware") >= 3
+    assert reads.sum("known", "flows", protocol="gre", conntrack=True, terminal=False) >= 3, "chain 0"
+    # Counted at the last chain alone; what comes from p1 and from p2.
+    assert reads.sum("from_a", "packets", **missed) - reads.sum("known", "packets", **missed) == 40
+    assert reads.sum("from_a", "packets", **software) == reads.sum("known", "packets", **software)
+    # From the veth in TC software, back through p2's filter.
+    assert reads.sum("from_c", "packets", **software) - reads.sum("from_a", "packets", **software) == 10
+    assert (
+        reads.sum("from_c", "packets", **missed, port="p2") - reads.sum("from_a", "packets", **missed, port="p2") == 10
+    )
+    assert {c["port"] for c in reads.classes("from_c", **software) if c["packets"]} == {"v1"}

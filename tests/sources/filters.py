@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from mecexporter.errors import Reason, SourceError
-from mecexporter.sources.wire.netlink import attribute
+from mecexporter.sources.wire.netlink import NETLINK_ROUTE, Netlink, attribute
 from tests.hwlab import FIXTURES
 
 if TYPE_CHECKING:
@@ -160,6 +160,22 @@ class Kernel:
 
         monkeypatch.setattr("mecexporter.sources.tc.Netlink", lambda _: self)
         monkeypatch.setattr("mecexporter.sources.tc.socket.if_indextoname", name)
+
+
+class Recorded(Netlink):
+    """Gives one dump after the other, as a socket once gave them."""
+
+    def __init__(self, *dumps: Iterable[bytes]) -> None:
+        super().__init__(NETLINK_ROUTE)
+        self._dumps = list(dumps)
+        self._left: Iterator[bytes] = iter(())
+
+    def _talk(self, do: Any, what: Any) -> Any:
+        if do == self._socket.send:
+            self._sequence = 0  # each was the first that its socket was asked
+            self._left = iter(self._dumps.pop(0))
+            return len(what)
+        return next(self._left)
 
 
 GONE = SourceError(Reason.MISSING, "the kernel says: No such device")

@@ -11,7 +11,6 @@ import pytest
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources import tc
 from mecexporter.sources.tc import TcSource
-from mecexporter.sources.wire.netlink import NETLINK_ROUTE, Netlink
 from mecexporter.state.datapath import Counted, FlowClass, FlowTable, Layer, Obstacle, Path, PortKind, Protocol
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.world import Settings, empty_world
@@ -23,6 +22,7 @@ from tests.sources.filters import (
     IPV4,
     NOT_IN_HW,
     Kernel,
+    Recorded,
     action,
     bodies,
     datagrams,
@@ -33,7 +33,7 @@ from tests.sources.filters import (
 from tests.worlds import NOW, nic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 WORLD = empty_world(NOW, "h", Settings()).with_part("sysfs", Fresh(nic(devices=("p1",)), NOW))
 HARDWARE = FlowClass(
@@ -311,22 +311,6 @@ def test_longer_reads_are_rarer(cpu: float, pause: float, lifetime: float) -> No
     source = TcSource(60)
     source._table.cpu_seconds = cpu
     assert (source.pause(FlowTable()), source.lifetime) == (pause, lifetime)
-
-
-class Recorded(Netlink):
-    """Dumps that were recorded, as the socket gave them."""
-
-    def __init__(self, *dumps: list[bytes]) -> None:
-        super().__init__(NETLINK_ROUTE)
-        self._dumps = list(dumps)
-        self._left: Iterator[bytes] = iter(())
-
-    def _talk(self, do: Any, what: Any) -> Any:
-        if do == self._socket.send:
-            self._sequence = 1  # as it was asked then
-            self._left = iter(self._dumps.pop(0))
-            return len(what)
-        return next(self._left)
 
 
 def test_recorded_datagrams() -> None:

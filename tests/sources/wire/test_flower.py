@@ -184,6 +184,15 @@ def test_action_that_does_not_count_in_hardware() -> None:
     assert one[2:6] == (100, 10_000, 5, 500)
 
 
+def test_actions_that_differ_in_bytes_are_not_taken_in_turns() -> None:
+    def one(before: tuple[int, int], after: tuple[int, int]) -> Filter:
+        actions = action("ct", stats(before)), action("mirred", stats(after), number=2, verdict=STOLEN)
+        return read(filter_(*actions, flags=NOT_IN_HW))
+
+    assert one((100, 10_400), (100, 10_000))[4:6] == (100, 10_400)
+    assert one((100, 10_400), (101, 10_100))[4:6] == (100, 10_400), "a packet came while they were read"
+
+
 def test_policer_that_several_filters_share() -> None:
     one = read(
         filter_(
