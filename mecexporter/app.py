@@ -35,6 +35,7 @@ from mecexporter.sources.ovn_db import Found, OvnDatabaseSource
 from mecexporter.sources.ovn_db_sync import Audits, OvnDatabaseSyncSource
 from mecexporter.sources.ovs import OvsSource
 from mecexporter.sources.placement import PlacementSource
+from mecexporter.sources.security_groups import SecurityGroupsSource
 from mecexporter.sources.sysfs import SysfsPaths, SysfsSource
 from mecexporter.sources.vswitchd import VswitchdSource
 from mecexporter.sources.wire.cloud import Cloud
@@ -126,6 +127,7 @@ def _openstack_sources(config: Config) -> Iterator[Source[Any]]:
         cloud = Cloud(config.openstack.cloud)
         classes = frozenset(config.openstack.resource_classes)
         yield NeutronSource(cloud, every_host=every_host, interval=interval)
+        yield SecurityGroupsSource(cloud, interval=interval)
         yield PlacementSource(cloud, every_host=every_host, classes=classes, interval=interval)
     for cell, url in config.nova.cells.items():
         yield NovaSource(cell, url, every_host=every_host, interval=interval)

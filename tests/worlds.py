@@ -457,7 +457,7 @@ VFS = tuple(f"0000:3b:00.{n}" for n in range(2, 6))
 ALICE, BOB = "a11ce000-0000-4000-8000-000000000001", "b0b00000-0000-4000-8000-000000000002"
 """Instances."""
 CELL1 = "nova@cell1"
-API_SOURCES = frozenset({"neutron", "placement", CELL1})
+API_SOURCES = frozenset({"neutron", "placement", "security_groups", CELL1})
 
 
 def vf(index: int, **changes: Any) -> Vf:
@@ -493,8 +493,16 @@ def nic(*vfs: Vf, **changes: Any) -> Nic:
 
 
 def port(uuid: str, index: int, instance: str, **changes: Any) -> Port:
-    """A port that names a VF."""
-    made = Port(uuid=uuid, host=HOSTNAME, address=VFS[index], instance=instance, vnic="direct")
+    """A port that names a VF and is in a security group that says nothing of GRE."""
+    made = Port(
+        uuid=uuid,
+        host=HOSTNAME,
+        address=VFS[index],
+        instance=instance,
+        vnic="direct",
+        groups=("default",),
+        switched=True,
+    )
     return replace(made, **changes)
 
 
@@ -551,6 +559,7 @@ def healthy_sriov() -> World:
             READ,
         ),
         neutron=Fresh((port("port-a", 0, ALICE), port("port-b", 1, BOB)), READ),
+        security_groups=Fresh((), READ),
         placement=Fresh(
             (Provider(uuid="rp-1", name=f"{host}_{PF.upper()}", host=host, pf=PF, total=4, reserved=0, used=2),), READ
         ),

@@ -80,6 +80,7 @@ CHECKS = {
     "tunnel_port_failed": "critical",
     "ovs_interface_failed": "warning",
     "ovs_interface_orphaned": "warning",
+    "offload_gre_stateful": "warning",
     "ovn_db_no_writer": "critical",
     "ovn_db_out_of_sync": "critical",
     "ovn_db_raft_degraded": "warning",
@@ -96,7 +97,7 @@ CHECKS = {
 SOURCES = {
     Role.COMPUTE: {"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host"},
     Role.CENTRAL: {"northd"},
-    Role.API: {"neutron", "nova@", "placement", "sysfs"},
+    Role.API: {"neutron", "nova@", "placement", "security_groups", "sysfs"},
 }
 EITHER = {
     "vf_double_booked": (("nova@",), ("neutron",)),
@@ -112,7 +113,7 @@ LEDGERS = {
     "vf_inventory_mismatch": (),
 }
 """Those that a VF check can't do without."""
-PREFIXES = {Role.CENTRAL: ("ovn_db_", "ovn_northd_"), Role.API: ("vf_",)}
+PREFIXES = {Role.CENTRAL: ("ovn_db_", "ovn_northd_"), Role.API: ("vf_", "offload_gre_stateful")}
 STANDALONE, CLUSTERED = Model.STANDALONE, Model.CLUSTERED
 MODELS = {
     "ovn_db_no_writer": {STANDALONE, CLUSTERED},
