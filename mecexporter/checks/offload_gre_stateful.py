@@ -52,7 +52,7 @@ def gre_ports(world: World) -> Iterator[tuple[Port, SecurityGroup]]:
     if not (isinstance(world.neutron, Fresh) and isinstance(world.security_groups, Fresh)):
         return
     groups = {group.uuid: group for group in world.security_groups.value}
-    for port in world.neutron.value:
+    for port in world.neutron.value if groups else ():
         if port.switched and not groups.keys().isdisjoint(port.groups):
             yield port, next(groups[uuid] for uuid in port.groups if uuid in groups)
 

@@ -46,17 +46,22 @@ class SecurityGroupsSource(Source[tuple[SecurityGroup, ...]]):
     def __init__(self, cloud: Cloud, *, interval: float) -> None:
         self.interval = interval
         self._cloud = cloud
+        self._ports: tuple[Port, ...] = ()
+        self._groups: frozenset[str] = frozenset()
 
     def question(self, world: World) -> Hashable:
-        """Which groups."""
-        return frozenset(_named(world.neutron.value)) if isinstance(world.neutron, Fresh) else None
+        """Which groups; looked for once in each answer of ``neutron``, for this is asked all the time."""
+        if not isinstance(world.neutron, Fresh):
+            return None
+        if world.neutron.value is not self._ports:
+            self._ports, self._groups = world.neutron.value, frozenset(_named(world.neutron.value))
+        return self._groups
 
     async def read(self, world: World) -> tuple[SecurityGroup, ...]:
         """Raises SourceError, PERMISSION where groups are not shown that ports are in."""
         if isinstance(world.neutron, Absent):
             raise SourceError(world.neutron.reason, "the ports can't be told: no answer from neutron")
-        ports = world.neutron.value
-        examples = _named(ports)
+        examples = _named(world.neutron.value)
         gre = await self._about(examples, _RULES, "security_group_id", [("protocol", name) for name in _GRE])
         # Whoever may not see the groups of a project is shown none of its rules either, and no error: one of each is
         # asked for.

@@ -180,4 +180,7 @@ async def test_rows_of_another_form_name_nothing(apis: Apis, neutron: Groups, ro
 
 def test_another_group_is_another_question() -> None:
     source = SecurityGroupsSource(Cloud("test"), interval=300)
-    assert source.question(world(port("a", "g", "h"), port("b", "g"))) == frozenset({"g", "h"})
+    first, other = world(port("a", "g", "h"), port("b", "g")), world(port("a", "g"))
+    assert source.question(first) == frozenset({"g", "h"})
+    assert source.question(first) is source.question(first)
+    assert source.question(other) == frozenset({"g"})
