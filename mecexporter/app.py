@@ -37,6 +37,7 @@ from mecexporter.sources.ovn_db import Found, OvnDatabaseSource
 from mecexporter.sources.ovn_db_sync import Audits, OvnDatabaseSyncSource
 from mecexporter.sources.ovs import OvsSource
 from mecexporter.sources.placement import PlacementSource
+from mecexporter.sources.security_groups import SecurityGroupsSource
 from mecexporter.sources.sysfs import SysfsPaths, SysfsSource
 from mecexporter.sources.tc import TcSource
 from mecexporter.sources.vswitchd import VswitchdSource
@@ -130,6 +131,7 @@ def _openstack_sources(config: Config) -> Iterator[Source[Any]]:
         cloud = Cloud(config.openstack.cloud)
         classes = frozenset(config.openstack.resource_classes)
         yield NeutronSource(cloud, every_host=every_host, interval=interval)
+        yield SecurityGroupsSource(cloud, interval=interval)
         yield PlacementSource(cloud, every_host=every_host, classes=classes, interval=interval)
     for cell, url in config.nova.cells.items():
         down_after = config.nova.service_down_time

@@ -174,10 +174,10 @@ def test_sources_are_as_configured() -> None:
     assert REAL.keys() >= API_SOURCES
     only_cells = {s.name for s in make_sources(config(openstack={}))}
     assert CELL1 in only_cells
-    assert not {"neutron", "placement"} & only_cells
+    assert not {"neutron", "placement", "security_groups"} & only_cells
     assert not API_SOURCES & {s.name for s in make_sources(Config())}
     off = {s.name for s in make_sources(config(sources={"disable": ["placement", CELL1]}))}
-    assert API_SOURCES & off == {"neutron"}
+    assert API_SOURCES & off == {"neutron", "security_groups"}
     assert all(s.roles == {Role.API} for s in REAL.values() if s.name in API_SOURCES)
     assert all(s.deadline >= 30 for s in REAL.values() if s.name in API_SOURCES), "a call gives up after 30 s"
 

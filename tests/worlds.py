@@ -479,7 +479,7 @@ VFS = tuple(f"0000:3b:00.{n}" for n in range(2, 6))
 ALICE, BOB = "a11ce000-0000-4000-8000-000000000001", "b0b00000-0000-4000-8000-000000000002"
 """Instances."""
 CELL1 = "nova@cell1"
-API_SOURCES = frozenset({"neutron", "placement", CELL1})
+API_SOURCES = frozenset({"neutron", "placement", "security_groups", CELL1})
 
 
 def vf(index: int, **changes: Any) -> Vf:
@@ -515,8 +515,16 @@ def nic(*vfs: Vf, **changes: Any) -> Nic:
 
 
 def port(uuid: str, index: int, instance: str, **changes: Any) -> Port:
-    """A port that names a VF."""
-    made = Port(uuid=uuid, host=HOSTNAME, address=VFS[index], instance=instance, vnic="direct")
+    """A port that names a VF and is in a security group that says nothing of GRE."""
+    made = Port(
+        uuid=uuid,
+        host=HOSTNAME,
+        address=VFS[index],
+        instance=instance,
+        vnic="direct",
+        groups=("default",),
+        switched=True,
+    )
     return replace(made, **changes)
 
 
@@ -587,6 +595,7 @@ def healthy_sriov() -> World:
             READ,
         ),
         neutron=Fresh((port("port-a", 0, ALICE), port("port-b", 1, BOB)), READ),
+        security_groups=Fresh((), READ),
         placement=Fresh((provider(used=2),), READ),
         cells={CELL1: Fresh(cell(device(0, ALICE), device(1, BOB), device(2), device(3)), READ)},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from mecexporter.errors import Reason, SourceError
@@ -22,10 +23,15 @@ PAGE = 1000
 """Ports asked for at once; Neutron may answer fewer."""
 _SAMPLE = 100
 """Ports of whatever host among which one of another project is looked for."""
-_FIELDS = ("id", "project_id", "device_id", "device_owner", "binding:host_id", "binding:vnic_type", "binding:profile")
+_FIELDS = (
+    *("id", "device_id", "device_owner", "binding:host_id", "binding:vnic_type", "binding:profile"),
+    *("project_id", "security_groups"),
+)
 _ADMINS = frozenset({"binding:host_id", "binding:profile"})
 """Neutron leaves them out for whoever may not see them; without them no port would seem to name a device."""
 _ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+_SWITCHED = frozenset({"vdpa", "remote-managed"})
+"""vnic types that only a NIC in switchdev mode has."""
 _MOST = 2_000_000
 _BEGINNINGS = 3
 _NAMED = 2
@@ -156,11 +162,22 @@ def _missed(world: World, host: str | None, ports: tuple[Port, ...]) -> list[str
 def _port(row: dict[str, Any]) -> Port | None:
     """None where it names no device, is bound to no host, or belongs to no instance."""
     profile = row.get("binding:profile")
-    address = profile.get("pci_slot") if isinstance(profile, dict) else None
+    profile = profile if isinstance(profile, dict) else {}
+    address = profile.get("pci_slot")
     texts = [row.get(key) for key in ("id", "binding:host_id", "device_id", "device_owner", "binding:vnic_type")]
     if not isinstance(address, str) or not all(isinstance(text, str) and text for text in texts):
         return None
     uuid, host, instance, owner, vnic = map(str, texts)
     if not owner.startswith("compute:") or not _ADDRESS.fullmatch(address.lower()):
         return None
-    return Port(uuid=uuid, host=host, address=address.lower(), instance=instance, vnic=vnic)
+    groups, able = row.get("security_groups"), profile.get("capabilities")
+    return Port(
+        uuid=uuid,
+        host=host,
+        address=address.lower(),
+        instance=instance,
+        vnic=vnic,
+        project=str(row.get("project_id") or ""),
+        groups=tuple(intern(g) for g in groups if isinstance(g, str)) if isinstance(groups, list) else (),
+        switched=vnic in _SWITCHED or (vnic == "direct" and isinstance(able, list) and "switchdev" in able),
+    )

@@ -108,6 +108,10 @@ class Port:
         address: ``binding:profile.pci_slot``.
         instance: ``device_id``.
         vnic: ``binding:vnic_type``.
+        project: whose it is, '' where Neutron does not say.
+        groups: the security groups that it is in; none where its port security is off.
+        switched: whether the NIC's embedded switch is to carry it: direct with the capability switchdev, vdpa or
+            remote-managed.
     """
 
     uuid: str
@@ -115,6 +119,29 @@ class Port:
     address: str
     instance: str
     vnic: str
+    project: str = ""
+    groups: tuple[str, ...] = ()
+    switched: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityGroup:
+    """A security group of Neutron's that names GRE in a rule.
+
+    Attributes:
+        stateful: whether connection tracking runs on what it allows; None where this Neutron has no stateless groups,
+            so that it always does.
+    """
+
+    uuid: str
+    name: str
+    project: str
+    stateful: bool | None
+
+    @property
+    def tracked(self) -> bool:
+        """Whether connection tracking runs on what it allows."""
+        return self.stateful is not False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mecexporter.errors import Reason
     from mecexporter.state.datapath import Conntrack, FlowTable
     from mecexporter.state.host import HostFacts
-    from mecexporter.state.openstack import Cell, Port, Provider
+    from mecexporter.state.openstack import Cell, Port, Provider, SecurityGroup
     from mecexporter.state.ovn import ChassisLookup, OvnController
     from mecexporter.state.ovn_db import Database, DatabaseServer, Northd, PairSync
     from mecexporter.state.ovs import BridgeFlows, OffloadRun, OvsConf, Vswitchd
@@ -194,6 +194,7 @@ class World:
     ovs_flows: Observed[FlowTable]
     conntrack: Observed[Conntrack]
     neutron: Observed[tuple[Port, ...]]
+    security_groups: Observed[tuple[SecurityGroup, ...]]
     placement: Observed[tuple[Provider, ...]]
     cells: Mapping[str, Observed[Cell]] = field(default_factory=lambda: MappingProxyType({}))
     databases: Mapping[str, Observed[DatabaseServer]] = field(default_factory=lambda: MappingProxyType({}))
@@ -268,5 +269,6 @@ def empty_world(now: float, hostname: str, settings: Settings) -> World:
         ovs_flows=nothing,
         conntrack=nothing,
         neutron=nothing,
+        security_groups=nothing,
         placement=nothing,
     )

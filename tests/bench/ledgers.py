@@ -16,10 +16,12 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mecexporter.checks.offload_gre_stateful import gre_ports
 from mecexporter.checks.vfs import drifts
 from mecexporter.sources.neutron import NeutronSource
 from mecexporter.sources.nova import NovaSource
 from mecexporter.sources.placement import PlacementSource
+from mecexporter.sources.security_groups import SecurityGroupsSource
 from mecexporter.sources.wire.cloud import Cloud
 from mecexporter.state.observed import Fresh
 from mecexporter.state.world import Settings, empty_world
@@ -41,11 +43,16 @@ CHANGED = 5
 """PFs that a VF was taken of between two polls."""
 
 
+GROUPS, NAMING = 10_000, 50
+"""Security groups of the ports, and of how many one names GRE."""
+
+
 class Cost(NamedTuple):
     """CPU seconds of a first and of a later poll of each ledger, of the judgement, and bytes of memory at most."""
 
     placement: float
     neutron: float
+    groups: float
     nova: float
     judged: float
     resident: int
@@ -54,26 +61,28 @@ class Cost(NamedTuple):
 def on_a_site(hosts: int = 300, ports: int = 100_000) -> list[Row]:
     """All three ledgers with ``scope: all``."""
     with short_dir() as directory:
-        asked, cost = asyncio.run(_measure(directory, hosts, ports))
+        asked, of_groups, cost = asyncio.run(_measure(directory, hosts, ports))
     size = f"{hosts} hosts x {PFS} PFs x {VFS} VFs"
     return [
         Row("poll of Placement, requests", str(asked), f"{1 + 2 * CHANGED}", f"{size}, {CHANGED} PFs changed"),
         Row("poll of Placement, CPU", f"{cost.placement:.2f} s", "", "the same"),
         Row("poll of Neutron, CPU", f"{cost.neutron:.2f} s", "", f"{ports:,} ports listed"),
+        Row("poll of security groups, requests", str(of_groups), "", f"{GROUPS:,} groups, one of {NAMING} names GRE"),
+        Row("poll of security groups, CPU", f"{cost.groups:.2f} s", "", "the same, and their ports told"),
         Row("poll of Nova's cell, CPU", f"{cost.nova:.2f} s", "", size),
         Row("VFs judged, CPU", f"{cost.judged:.2f} s", "", "once for all checks"),
         Row("ledgers, RSS", f"{cost.resident / 2**20:.0f} MiB", "256 MiB", "at most, all three read and judged"),
     ]
 
 
-async def _measure(directory: Path, hosts: int, ports: int) -> tuple[int, Cost]:
+async def _measure(directory: Path, hosts: int, ports: int) -> tuple[int, int, Cost]:
     url = _cell(directory, hosts)
     async with serve() as apis:
         site = _Site(apis, hosts, ports)
         clouds = apis.clouds(directory)
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             cost: Cost = await asyncio.to_thread(pool.apply, poll, (str(clouds), url, f"{apis.url}/change"))
-    return site.requests, cost
+    return site.requests, sum("/security-group" in path for path in apis.asked), cost
 
 
 def poll(clouds: str, url: str, change: str) -> Cost:
@@ -88,6 +97,7 @@ async def _poll(url: str, change: str) -> Cost:
     cloud = Cloud("test")
     placement = PlacementSource(cloud, every_host=True, classes=frozenset(), interval=300)
     neutron = NeutronSource(cloud, every_host=True, interval=300)
+    groups = SecurityGroupsSource(cloud, interval=300)
     nova = NovaSource("cell1", url, every_host=True, interval=300, down_after=60)
     world = empty_world(0.0, "controller", Settings())
     await placement.read(world)
@@ -95,15 +105,16 @@ async def _poll(url: str, change: str) -> Cost:
         await session.post(change)
     spent: list[float] = []
     world = replace(world, applicable=frozenset({"neutron", "placement", nova.name}))
-    for source in (placement, neutron, nova):
+    for source in (placement, neutron, groups, nova):
         began = time.process_time()
         world = world.with_part(source.name, Fresh(await source.read(world), 0.0))
+        list(gre_ports(world))
         spent.append(time.process_time() - began)
     began = time.process_time()
     drifts(world)
     spent.append(time.process_time() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Cost(spent[0], spent[1], spent[2], spent[3], peak)
+    return Cost(spent[0], spent[1], spent[2], spent[3], spent[4], peak)
 
 
 class _Site:
@@ -115,6 +126,8 @@ class _Site:
         self.ports = [self._port(n, hosts) for n in range(ports)]
         apis.answers["/change"] = self._change
         apis.answers["/network/v2.0/ports"] = self._list_ports
+        apis.answers["/network/v2.0/security-group-rules"] = _list_rules
+        apis.answers["/network/v2.0/security-groups"] = _list_groups
         apis.answers["/placement/resource_providers"] = self._list_providers
         for uuid in self.generation:
             path = f"/placement/resource_providers/{uuid}"
@@ -151,8 +164,20 @@ class _Site:
             "device_owner": "compute:nova",
             "binding:host_id": f"compute-{host}" if n < taken else f"compute-{n % hosts}",
             "binding:vnic_type": "direct" if n < taken else "normal",
-            "binding:profile": {"pci_slot": _vf(at)} if n < taken else {},
+            "binding:profile": {"pci_slot": _vf(at), "capabilities": ["switchdev"]} if n < taken else {},
+            "project_id": f"project-{n % 100}",
+            "security_groups": [f"{n % GROUPS:036}"],
         }
+
+
+def _list_rules(request: web.Request) -> Any:
+    asked = request.query.getall("security_group_id")
+    return {"security_group_rules": [{"security_group_id": g} for g in asked if int(g) % NAMING == 0]}
+
+
+def _list_groups(request: web.Request) -> Any:
+    rows = [{"id": g, "name": "g", "project_id": "p", "stateful": True} for g in request.query.getall("id")]
+    return {"security_groups": rows}
 
 
 def _pf(number: int) -> str:

@@ -35,6 +35,8 @@ def test_ledgers_are_measured_and_agree() -> None:
     rows = {row.what: row.value for row in on_a_site(10, 2_000)}
     assert rows["poll of Placement, requests"] == str(1 + 2 * CHANGED)
     assert {"poll of Neutron, CPU", "VFs judged, CPU", "ledgers, RSS"} <= rows.keys()
+    # 640 groups are 13 requests for their rules, and one more each, for some came; 13 groups and one a project are 3.
+    assert rows["poll of security groups, requests"] == "29"
 
 
 def test_flows_are_measured() -> None:

@@ -92,6 +92,7 @@ CHECKS = {
     "ovs_interface_orphaned": "warning",
     "offload_disabled": "warning",
     "offload_gre_conntrack": "warning",
+    "offload_gre_stateful": "warning",
     "offload_ratio_low": "warning",
     "ovn_db_no_writer": "critical",
     "ovn_db_out_of_sync": "critical",
@@ -112,7 +113,7 @@ SOURCES = {
         *("ovs_flows", "sysfs", "tc"),
     },
     Role.CENTRAL: {"northd"},
-    Role.API: {"neutron", "nova@", "placement", "sysfs"},
+    Role.API: {"neutron", "nova@", "placement", "security_groups", "sysfs"},
 }
 EITHER = {
     "vf_double_booked": (("nova@",), ("neutron",)),
@@ -128,7 +129,7 @@ LEDGERS = {
     "vf_inventory_mismatch": (),
 }
 """Those that a VF check can't do without."""
-PREFIXES = {Role.CENTRAL: ("ovn_db_", "ovn_northd_"), Role.API: ("vf_",)}
+PREFIXES = {Role.CENTRAL: ("ovn_db_", "ovn_northd_"), Role.API: ("vf_", "offload_gre_stateful")}
 STANDALONE, CLUSTERED = Model.STANDALONE, Model.CLUSTERED
 MODELS = {
     "ovn_db_no_writer": {STANDALONE, CLUSTERED},

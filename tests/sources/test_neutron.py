@@ -116,6 +116,36 @@ async def test_ports_that_name_devices(apis: Apis) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("vnic", "capabilities", "switched"),
+    [
+        ("direct", ["switchdev"], True),
+        ("direct", [], False),
+        ("direct", None, False),
+        ("macvtap", ["switchdev"], False),
+        ("vdpa", None, True),
+        ("remote-managed", None, True),
+    ],
+)
+async def test_ports_that_a_nics_switch_is_to_carry(
+    apis: Apis, vnic: str, capabilities: list[str] | None, *, switched: bool
+) -> None:
+    profile = {"pci_slot": "0000:3b:00.2"} | ({} if capabilities is None else {"capabilities": capabilities})
+    changes: dict[str, Any] = {"binding:vnic_type": vnic, "binding:profile": profile}
+    apis.answers[PORTS] = {"ports": [row(**changes)]}
+    (port,) = await source().read(WORLD)
+    assert port.switched is switched
+
+
+async def test_the_groups_that_a_port_is_in(apis: Apis) -> None:
+    apis.answers[PORTS] = {
+        "ports": [row("a", project_id="p", security_groups=["g", "h"]), row("b", security_groups=None)]
+    }
+    first, second = await source().read(WORLD)
+    assert (first.project, first.groups) == ("p", ("g", "h"))
+    assert (second.project, second.groups) == ("", ())
+
+
 @pytest.mark.parametrize("release", ["debian", "newest"])
 async def test_what_a_real_neutron_answered(apis: Apis, release: str) -> None:
     recorded = json.loads((FIXTURES / release / "neutron_ports.json").read_text())
