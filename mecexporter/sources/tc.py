@@ -107,7 +107,7 @@ class _Table:
 
     def read(self, kinds: Mapping[str, PortKind]) -> FlowTable:
         began, cpu = time.monotonic(), time.thread_time()
-        beside: Counter[FlowClass] = Counter()
+        beside: Counter[Tally] = Counter()
         try:
             with Netlink(NETLINK_ROUTE) as route:
                 dumps = _Dumps(route, began + _LONGEST_READ)
@@ -115,12 +115,13 @@ class _Table:
                 table = self._counters.count(self._flows(dumps, hooks, began, beside), began)
         finally:
             self._ended, self.cpu_seconds = time.monotonic(), time.thread_time() - cpu
-        flows = {c: n for c, all_ in table.flows.items() if (n := all_ - beside[c]) > 0}
+        no_flows = {tally.flow_class: number for tally, number in beside.items()}
+        flows = {c: n for c, all_ in table.flows.items() if (n := all_ - no_flows.get(c, 0)) > 0}
         young = {c: min(n, flows[c]) for c, n in table.young.items() if c in flows}
         return replace(table, flows=MappingProxyType(flows), young=MappingProxyType(young))
 
     def _flows(
-        self, dumps: _Dumps, hooks: list[_Hook], began: float, beside: Counter[FlowClass]
+        self, dumps: _Dumps, hooks: list[_Hook], began: float, beside: Counter[Tally]
     ) -> Iterator[tuple[bytes, Tally, int, int, bool]]:
         """For :meth:`FlowCounters.count`: of a filter what hardware carried and what the CPU did, if it did.
 
@@ -130,6 +131,7 @@ class _Table:
         newest *= 100
         found = 0
         for hook in hooks:
+            tallies: dict[Traits, tuple[Tally, Tally]] = {}
             request = _TCMSG.pack(socket.AF_UNSPEC, hook.device, 0, hook.parent, 0)
             for body in dumps.of(_RTM_GETTFILTER, request):
                 found += 1
@@ -141,15 +143,18 @@ class _Table:
                 key, traits, hw_packets, hw_bytes, sw_packets, sw_bytes, age = one
                 in_hardware = traits.flags & (IN_HW | SKIP_SW)
                 began_since = age is not None and age < newest
-                hardware, software = self._of(traits, hook)
+                pair = tallies.get(traits)
+                if pair is None:
+                    pair = tallies[traits] = self._of(traits, hook)
+                hardware, software = pair
                 if in_hardware or hw_packets:
                     yield key + b"h", hardware, hw_packets, hw_bytes, began_since
                     if not in_hardware:  # any more
-                        beside[hardware.flow_class] += 1
+                        beside[hardware] += 1
                 if not in_hardware or sw_packets:
                     yield key + b"s", software, sw_packets, sw_bytes, began_since
                     if in_hardware:
-                        beside[software.flow_class] += 1
+                        beside[software] += 1
 
     def _of(self, traits: Traits, hook: _Hook) -> tuple[Tally, Tally]:
         port = hook.name if traits.protocol == _GRE and traits.conntrack else ""
