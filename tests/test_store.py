@@ -43,7 +43,7 @@ MEMORY = Memory(
     id_file_seen=True,
     versions={"ovs": Version(version="3.1.0", first_seen=1.5)},
     models={"OVN_Northbound@local": Model.STANDALONE, "OVN_Southbound@tcp:[2001:db8::1]:6642": Model.CLUSTERED},
-    offload=OffloadRun(process="b007/812/9931", offload=True, policy="skip_sw", policy_known=True),
+    offload=OffloadRun(process="b007/9", hw_offload=True, tc_policy="none", offload=True, policy="skip_sw"),
 )
 FINDINGS = {"system_id_changed": {"compute-1": 1_800_000_001.5}}
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from mecexporter.state.world import World
 
 _SETTLED = 5.0  # seconds after its start from which on a read of its database is one that it has seen
-_YOUNG = 120.0  # seconds after its start within which nobody changes what is configured
 
 
 def follow(world: World) -> OffloadRun | None:
@@ -24,12 +23,10 @@ def follow(world: World) -> OffloadRun | None:
     run, conf, daemon = world.memory.offload, world.ovs, world.vswitchd
     if not isinstance(conf, Fresh) or not isinstance(daemon, Fresh) or daemon.value.process is None:
         return run
-    since_start = conf.at - (daemon.at - daemon.value.age)
-    if conf.at > daemon.at or since_start < _SETTLED:
+    start = daemon.at - daemon.value.age
+    if not start + _SETTLED <= conf.at <= daemon.at:
         return run
-    if run is None or run.process != daemon.value.process:
-        run = OffloadRun(process=daemon.value.process)
-    return _judge(run, conf.value, young=since_start < _YOUNG)
+    return _judge(run, daemon.value.process, conf.value)
 
 
 def running(world: World) -> OffloadRun | None:
@@ -39,11 +36,15 @@ def running(world: World) -> OffloadRun | None:
     return run if fresh else None
 
 
-def _judge(run: OffloadRun, conf: OvsConf, *, young: bool) -> OffloadRun:
-    if not conf.hw_offload:
-        return replace(run, offload=False) if run.offload is None and young else run
-    if not run.offload:
-        return replace(run, offload=True, policy=conf.tc_policy, policy_known=young or run.offload is False)
-    if conf.tc_policy != run.policy and not run.policy_known:
-        return replace(run, policy_known=True)
+def _judge(last: OffloadRun | None, process: str, conf: OvsConf) -> OffloadRun:
+    on, policy = conf.hw_offload, conf.tc_policy
+    same = last is not None and (last.hw_offload, last.tc_policy) == (on, policy)
+    if last is None or last.process != process:  # what was configured before its start and is so after it, it took
+        known = (on, policy if on else None) if same else (on or None, None)
+        return OffloadRun(process=process, hw_offload=on, tc_policy=policy, offload=known[0], policy=known[1])
+    if same:
+        return last
+    run = replace(last, hw_offload=on, tc_policy=policy)
+    if on and not run.offload:
+        return replace(run, offload=True, policy=policy if run.offload is False else None)
     return run

@@ -163,15 +163,17 @@ class OffloadRun:
 
     Attributes:
         process: as in Vswitchd.
+        hw_offload: as it was configured at the last look.
+        tc_policy: likewise.
         offload: whether it offloads, None where that can't be told.
-        policy: the tc-policy when hw-offload was first seen to be true.
-        policy_known: whether it took that one, for sure: it was watched then, or the policy was seen to change since.
+        policy: the tc-policy that it took; None where it offloads by none, or nobody watched when it took it.
     """
 
     process: str
+    hw_offload: bool
+    tc_policy: str
     offload: bool | None = None
     policy: str | None = None
-    policy_known: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import pytest
 from tests.bench.audit import on_a_pair
 from tests.bench.flows import of_flows
 from tests.bench.ledgers import CHANGED, on_a_site
+from tests.bench.links import of_links
 from tests.bench.measure import all_checks, large_scrape, on_a_node
 
 
@@ -41,3 +42,8 @@ def test_ledgers_are_measured_and_agree() -> None:
 
 def test_flows_are_measured() -> None:
     assert {row.what for row in of_flows(500, 500)} >= {"TC filter, CPU", "flows in the counters, RSS"}
+
+
+@pytest.mark.root
+def test_links_are_measured() -> None:
+    assert {row.what for row in of_links(20, 5)} >= {"statistics of links, CPU", "hw-tc-offload of devices, CPU"}

@@ -16,7 +16,7 @@ from tests.worlds import PF, UPLINK, changed, healthy_compute, healthy_sriov, wi
 
 REPRESENTOR = "ens1f0npf0vf0"
 SRIOV = healthy_sriov()
-RUN = OffloadRun(process="a", offload=True, policy="skip_sw", policy_known=True)
+RUN = OffloadRun(process="a", hw_offload=True, tc_policy="none", offload=True, policy="skip_sw")
 
 
 def test_directions_are_those_of_the_guest() -> None:
@@ -108,9 +108,9 @@ def test_configured() -> None:
     ("run", "running", "policy"),
     [
         (RUN, {(): 1}, {("skip_sw",): 1}),
-        (replace(RUN, policy_known=False), {(): 1}, {}),
-        (OffloadRun(process="a", offload=False), {(): 0}, {}),
-        (OffloadRun(process="a"), {}, {}),
+        (replace(RUN, policy=None), {(): 1}, {}),
+        (replace(RUN, offload=False, policy=None), {(): 0}, {}),
+        (replace(RUN, offload=None, policy=None), {}, {}),
         (replace(RUN, process="the one before"), {}, {}),
     ],
 )

@@ -77,7 +77,7 @@ def offload_config(view: View) -> Iterator[Sample]:
     run = running(world) if "vswitchd" in world.applicable else None
     if run is not None and run.offload is not None:
         yield RUNNING(run.offload)
-    if run is not None and run.policy is not None and run.policy_known:
+    if run is not None and run.policy is not None:
         yield RUNNING_POLICY(1, policy=run.policy)
 
 
