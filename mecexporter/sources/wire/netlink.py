@@ -10,21 +10,26 @@ import errno
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING, Self
+import time
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from mecexporter.errors import Reason, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 NETLINK_ROUTE, NETLINK_GENERIC = 0, 16
-_REQUEST, _MULTI, _ACK, _DUMP = 0x1, 0x2, 0x4, 0x300
+_REQUEST, _ACK, _INTERRUPTED, _DUMP = 0x1, 0x4, 0x10, 0x300
 _ERROR, _DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 _NESTED = 0x8000 | 0x4000  # NLA_F_NESTED, NLA_F_NET_BYTEORDER
 _RECEIVE = 1 << 20
 _TIMEOUT = 2.0  # seconds that the kernel may take for one message
+_LONGEST, _MOST = 20.0, 64 << 20  # seconds and bytes of one answer
 _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 3, 1, 2
 _CTRL = 0x10
 
@@ -46,6 +51,7 @@ class Netlink:
             raise SourceError(Reason.MISSING, f"netlink protocol {protocol}: {error.strerror}") from None
         self._socket.settimeout(_TIMEOUT)
         self._sequence = 0
+        self.interrupted = False
 
     def __enter__(self) -> Self:
         return self
@@ -54,43 +60,66 @@ class Netlink:
         self._socket.close()
 
     def ask(self, kind: int, body: bytes, *, dump: bool = False) -> list[bytes]:
-        """The bodies of the kernel's answers.
+        """The bodies of the kernel's answers; raises SourceError as :meth:`stream` does."""
+        return list(self.stream(kind, body, dump=dump))
+
+    def stream(
+        self, kind: int, body: bytes, *, dump: bool = True, limit: int = _MOST, seconds: float = _LONGEST
+    ) -> Iterator[bytes]:
+        """The bodies one by one, of which the kernel makes no more than 32 KiB ahead.
+
+        Whether what is dumped changed meanwhile, so that something may be missing or be there twice, is then in
+        ``interrupted``; not every dump says so. A stream that was not read to its end leaves the socket unfit for more.
+
+        Args:
+            kind: the message's type: RTM_*, or a generic netlink family.
+            body: what follows its header.
+            dump: whether all of something is asked for.
+            limit: bytes that may come.
+            seconds: for all of it, the reader's own time included.
 
         Raises:
-            SourceError: MISSING (ENODEV, ENOENT), PERMISSION, TIMEOUT, ANSWERED_ERROR with the kernel's own word.
+            SourceError: MISSING (ENODEV, ENOENT), PERMISSION, TIMEOUT, TOO_LARGE, GARBAGE, ANSWERED_ERROR with the
+                kernel's own word.
         """
-        self._sequence += 1
+        self._sequence = ours = self._sequence + 1
+        self.interrupted = False
         flags = _REQUEST | (_DUMP if dump else _ACK)
-        header = _HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0)
-        out: list[bytes] = []
+        self._talk(self._socket.send, _HEADER.pack(_HEADER.size + len(body), kind, flags, ours, 0) + body)
+        until, head, read = time.monotonic() + seconds, _HEADER.size, _HEADER.unpack_from
+        while True:
+            datagram = self._talk(self._socket.recv, _RECEIVE)
+            limit -= len(datagram)
+            if limit < 0:
+                raise SourceError(Reason.TOO_LARGE, "the kernel's answer is larger than what is taken")
+            if time.monotonic() > until:
+                raise SourceError(Reason.TIMEOUT, f"the kernel's answer did not end within {seconds:g} s")
+            at, end = 0, len(datagram)
+            while at + head <= end:
+                length, of, told, sequence, _ = read(datagram, at)
+                if length < head or at + length > end:
+                    raise SourceError(Reason.GARBAGE, "a netlink message is longer than what came")
+                answer = datagram[at + head : at + length]
+                at += (length + 3) & ~3
+                if sequence != ours:  # of an earlier question that was given up
+                    continue
+                if told & _INTERRUPTED:
+                    self.interrupted = True
+                if of > _DONE:
+                    yield answer
+                elif of in (_ERROR, _DONE):
+                    code = -struct.unpack_from("=i", answer)[0] if len(answer) >= 4 else 0
+                    if code:
+                        raise _failed(code)
+                    return
+
+    def _talk(self, do: Callable[[A], T], what: A) -> T:
         try:
-            self._socket.send(header + body)
-            while not self._take(self._socket.recv(_RECEIVE), out):
-                pass
+            return do(what)
         except TimeoutError:
             raise SourceError(Reason.TIMEOUT, f"the kernel did not answer within {_TIMEOUT:g} s") from None
         except OSError as error:
             raise SourceError(Reason.ANSWERED_ERROR, f"netlink: {error.strerror}") from None
-        return out
-
-    def _take(self, datagram: bytes, out: list[bytes]) -> bool:
-        """Adds the answers in a datagram; whether it held the end."""
-        at = 0
-        while at + _HEADER.size <= len(datagram):
-            length, kind, _, sequence, _ = _HEADER.unpack_from(datagram, at)
-            if length < _HEADER.size or at + length > len(datagram):
-                raise SourceError(Reason.GARBAGE, "a netlink message is longer than what came")
-            body = datagram[at + _HEADER.size : at + length]
-            at += _aligned(length)
-            if sequence != self._sequence:  # of an earlier question that was given up
-                continue
-            if kind in (_ERROR, _DONE):
-                code = -struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
-                if code:
-                    raise _failed(code)
-                return True
-            out.append(body)
-        return False
 
     def family(self, name: str) -> int:
         """The number of a generic netlink family (genetlink's controller, CTRL_CMD_GETFAMILY)."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +19,9 @@ from mecexporter.sources.wire.netlink import (
     attributes,
     generic,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 GETLINK = 18
 IFNAME = 3
@@ -66,22 +72,64 @@ def test_a_protocol_that_is_not_there() -> None:
     assert caught.value.reason is Reason.MISSING
 
 
+@contextmanager
+def answered(*datagrams: bytes) -> Iterator[Netlink]:
+    """A socket to somebody who has already answered the first question so."""
+    kernel, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with kernel, Netlink(NETLINK_ROUTE) as route:
+        route._socket.close()
+        route._socket = ours
+        for datagram in datagrams:
+            kernel.send(datagram)
+        yield route
+
+
+def message(body: bytes, *, kind: int = GETLINK, flags: int = 2, sequence: int = 1) -> bytes:
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, sequence, 0) + body
+
+
+END = message(bytes(4), kind=3)
+
+
 def test_what_is_not_ours_is_passed_over() -> None:
-    with Netlink(NETLINK_ROUTE) as route:
-        route._sequence = 7
-        other = struct.pack("=IHHII", 20, GETLINK, 2, 6, 0) + b"old!"
-        done = struct.pack("=IHHII", 20, 3, 2, 7, 0) + bytes(4)
-        ours = struct.pack("=IHHII", 20, GETLINK, 2, 7, 0) + b"new!"
-        out: list[bytes] = []
-        assert not route._take(other + ours, out)
-        assert route._take(done, out)
-    assert out == [b"new!"]
+    with answered(message(b"old!", sequence=9) + message(b"new!"), END) as route:
+        assert route.ask(GETLINK, b"", dump=True) == [b"new!"]
+        assert not route.interrupted
+
+
+def test_dump_that_was_interrupted_says_so() -> None:
+    with answered(message(b"1234", flags=2 | 0x10), END) as route:
+        assert route.ask(GETLINK, b"", dump=True) == [b"1234"]
+        assert route.interrupted
+
+
+def test_dump_that_fails_at_its_end() -> None:
+    end = message(struct.pack("=i", -errno.EPERM), kind=3)
+    with answered(message(b"1234"), end) as route, pytest.raises(SourceError) as caught:
+        route.ask(GETLINK, b"", dump=True)
+    assert caught.value.reason is Reason.PERMISSION
+
+
+def test_more_than_is_taken() -> None:
+    with answered(message(b"1234"), message(b"1234"), END) as route:
+        stream = route.stream(GETLINK, b"", limit=30)
+        assert next(stream) == b"1234"
+        with pytest.raises(SourceError) as caught:
+            next(stream)
+    assert caught.value.reason is Reason.TOO_LARGE
+
+
+def test_answer_that_never_ends() -> None:
+    with answered(message(b"1234")) as route, pytest.raises(SourceError) as caught:
+        list(route.stream(GETLINK, b"", seconds=-1))
+    assert caught.value.reason is Reason.TIMEOUT
 
 
 @pytest.mark.parametrize("length", [0, 15, 21, 1 << 31])
 def test_a_message_that_lies_about_its_length(length: int) -> None:
-    with Netlink(NETLINK_ROUTE) as route, pytest.raises(SourceError) as caught:
-        route._take(struct.pack("=IHHII", length, GETLINK, 0, 0, 0) + b"1234", [])
+    lie = struct.pack("=IHHII", length, GETLINK, 0, 0, 0) + b"1234"
+    with answered(lie) as route, pytest.raises(SourceError) as caught:
+        route.ask(GETLINK, b"")
     assert caught.value.reason is Reason.GARBAGE
 
 
