@@ -44,11 +44,10 @@ class VswitchdSource(Source[Vswitchd]):
         """Raises SourceError; GARBAGE where an answer has not the known form."""
         version = re.match(r"ovs-vswitchd \(Open vSwitch\) (\S+)", await self._client.run("version"))
         show = await self._show()
-        upcalls = await self._client.run("upcall/show")
         return Vswitchd(
             version=version[1] if version else None,
             datapaths=tuple(_datapath(name, text) for name, text in _sections(show)),
-            upcalls=tuple(_upcalls(name, text) for name, text in _sections(upcalls)),
+            upcalls=await upcalls(self._client),
         )
 
     async def _show(self) -> str:
@@ -63,6 +62,11 @@ class VswitchdSource(Source[Vswitchd]):
     async def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+
+async def upcalls(client: UnixctlClient) -> tuple[Upcalls, ...]:
+    """How many flows each datapath has; raises SourceError."""
+    return tuple(_upcalls(name, text) for name, text in _sections(await client.run("upcall/show")))
 
 
 def _sections(text: str) -> list[tuple[str, str]]:
