@@ -143,7 +143,12 @@ class OvsFlowsSource(Source[FlowTable]):
                     f"the kernel's datapath has {count} flows: no more than {MOST_FLOWS} are read one by one",
                 )
             for datapath in datapaths:
-                ports = ovs_netlink.ports(genl, families[ovs_netlink.VPORT], datapath.number)
+                try:
+                    ports = ovs_netlink.ports(genl, families[ovs_netlink.VPORT], datapath.number)
+                except SourceError as error:
+                    if error.reason is Reason.MISSING:  # it went away meanwhile, and its flows with it
+                        continue
+                    raise
 
                 def of_kernel(shape: Shape, number: int, ports: Mapping[int, ovs_netlink.Port] = ports) -> Tally:
                     port = ports.get(number)

@@ -44,14 +44,14 @@ def header(datapath: int = 6) -> bytes:
     return struct.pack("=BBHi", 1, 1, 0, datapath)
 
 
-def metadata(*, in_port: int = 1, recirc_id: int = 0, ct_state: int = 0, **others: bytes) -> Attributes:
-    """What every key begins with; ``others`` are by name: mark, priority, dp_hash."""
+def metadata(in_port: int, recirc_id: int, ct_state: int = 0) -> Attributes:
+    """What every key and mask begins with."""
     return {
         20: struct.pack("=I", recirc_id),
-        19: others.get("dp_hash", bytes(4)),
-        2: others.get("priority", bytes(4)),
+        19: bytes(4),
+        2: bytes(4),
         3: struct.pack("=I", in_port),
-        15: others.get("mark", bytes(4)),
+        15: bytes(4),
         22: struct.pack("=I", ct_state),
         23: bytes(2),
         24: bytes(4),
@@ -78,12 +78,12 @@ def flow(
     packets: int = 3,
     octets: int = 300,
     ufid: bytes | None = UFID,
-    **start: int,
+    in_port: int = 1,
+    ct_state: int = 0,
 ) -> bytes:
-    """The body of an OVS_FLOW_CMD_NEW: of TCP over IPv4, where nothing else is said; ``start`` as in metadata."""
-    key = metadata(**start) | {4: ETHERNET} | (IPV4_KEY if key is None else key)  # type: ignore[arg-type]
-    whole = {"in_port": 0xFFFFFFFF, "recirc_id": 0xFFFFFFFF}
-    mask = metadata(**whole) | {4: bytes(12)} | (IPV4_MASK if mask is None else mask)  # type: ignore[arg-type]
+    """The body of an OVS_FLOW_CMD_NEW: of TCP over IPv4, where nothing else is said."""
+    key = metadata(in_port, 0, ct_state) | {4: ETHERNET} | (IPV4_KEY if key is None else key)
+    mask = metadata(0xFFFFFFFF, 0xFFFFFFFF) | {4: bytes(12)} | (IPV4_MASK if mask is None else mask)
     parts = [attribute(9, ufid)] if ufid is not None else []
     parts += [attribute(1, nested(key)), attribute(7, nested(mask))]
     if packets:

@@ -55,7 +55,7 @@ priority=28,udp,tp_dst=7006,actions=sample(probability=32768,collector_set_id=1)
 priority=28,udp,tp_dst=7007,actions=dec_ttl(1),output:q2
 priority=28,udp,tp_dst=67,actions=output:q2
 priority=28,udp,tp_dst=7008,actions=drop
-priority=28,tcp,actions=clone(ct(commit,zone=3),drop),output:q2
+priority=28,tcp,actions=clone(ct(commit,zone=3),output:q1),output:q2
 priority=28,udp,tp_dst=7009,dl_vlan=9,actions=strip_vlan,output:q2
 table=5,reg0=0x1,actions=output:q2
 table=5,actions=output:q2,output:gnv

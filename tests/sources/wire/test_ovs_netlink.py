@@ -17,36 +17,39 @@ from mecexporter.state.datapath import Obstacle, Path, Protocol
 from tests.sources import ovs_messages as ovs
 
 TUNNEL = {0: bytes(8), 2: bytes(4), 4: b"\x40", 6: b""}  # id, destination, TTL, checksum
+Match = tuple[ovs.Attributes, ovs.Attributes]
+"""Key and mask."""
 UDP_PORTS = b"\xff\xff\xff\xff"
 
 
-def ip4(proto: int, mask: int = 0xFF, **more: bytes) -> dict[str, dict[int, bytes]]:
-    """Key and mask of IPv4 with this protocol; ``more`` as l4_key, l4_mask of UDP."""
+def ip4(proto: int, mask: int = 0xFF, *, l4_key: bytes = b"", l4_mask: bytes = b"") -> Match:
+    """Of IPv4 with this protocol; ``l4`` is UDP's."""
     key = {6: b"\x08\x00", 7: ovs.ipv4(proto)}
     masks = {6: b"\xff\xff", 7: bytes(8) + bytes((mask, 0, 0, 0xFF))}
-    if more:
-        key[10], masks[10] = more["l4_key"], more["l4_mask"]
-    return {"key": key, "mask": masks}
+    if l4_key:
+        key[10], masks[10] = l4_key, l4_mask
+    return key, masks
 
 
-def ip6(proto: int, icmp: int | None = None, *, label: int = 0, frag: int = 0) -> dict[str, dict[int, bytes]]:
+def ip6(proto: int, icmp: int | None = None, *, label: int = 0, frag: int = 0) -> Match:
     key = {6: b"\x86\xdd", 8: ovs.ipv6(proto, frag=frag)}
     masks = {6: b"\xff\xff", 8: bytes(32) + struct.pack(">IBBBB", label, 0xFF, 0, 0, 0xFF)}
     if icmp is not None:
         key[12], masks[12] = bytes((icmp, 0)), b"\xff\xff"
-    return {"key": key, "mask": masks}
+    return key, masks
 
 
-def vlan(key_tci: int, mask_tci: int) -> dict[str, dict[int, bytes]]:
-    inner = ip4(47)
-    return {
-        "key": {5: struct.pack(">H", key_tci), 6: b"\x81\x00", 1: ovs.nested(inner["key"])},
-        "mask": {5: struct.pack(">H", mask_tci), 6: b"\xff\xff", 1: ovs.nested(inner["mask"])},
-    }
+def vlan(key_tci: int, mask_tci: int) -> Match:
+    key, mask = ip4(47)
+    return (
+        {5: struct.pack(">H", key_tci), 6: b"\x81\x00", 1: ovs.nested(key)},
+        {5: struct.pack(">H", mask_tci), 6: b"\xff\xff", 1: ovs.nested(mask)},
+    )
 
 
-def told(*actions: bytes, key: ovs.Attributes | None = None, mask: ovs.Attributes | None = None, **start: int) -> Shape:
-    body = ovs.flow(key, mask, *actions, **start)
+def told(*actions: bytes, match: Match | None = None, ct_state: int = 0) -> Shape:
+    key, mask = match or (None, None)
+    body = ovs.flow(key, mask, *actions, ct_state=ct_state)
     reader = FlowReader()
     _, shape, *_ = reader.read(body)
     assert reader.read(body)[1] is shape, "the second time is as the first"
@@ -103,9 +106,9 @@ def test_flow_without_a_name_is_called_by_its_key() -> None:
         (ip6(47), {"protocol": Protocol.GRE}),
         (ip6(6, label=5), {"obstacle": Obstacle.MATCH}),
         (ip6(6, frag=1), {"obstacle": Obstacle.MATCH}),
-        ({"key": {6: b"\x08\x06"}, "mask": {6: b"\xff\xff"}}, {"protocol": Protocol.OTHER, "ordinary": False}),
-        ({"key": {6: b"\x88\x47"}, "mask": {6: b"\xff\xff"}}, {"protocol": Protocol.OTHER}),
-        ({"key": {}, "mask": {}}, {"protocol": Protocol.OTHER, "obstacle": Obstacle.MATCH}),
+        (({6: b"\x08\x06"}, {6: b"\xff\xff"}), {"protocol": Protocol.OTHER, "ordinary": False}),
+        (({6: b"\x88\x47"}, {6: b"\xff\xff"}), {"protocol": Protocol.OTHER}),
+        (({}, {}), {"protocol": Protocol.OTHER, "obstacle": Obstacle.MATCH}),
         (ip4(17, l4_key=b"\0\x44\0\x43", l4_mask=UDP_PORTS), {"protocol": Protocol.UDP, "ordinary": False}),
         (ip4(17, l4_key=b"\0\0\0\x43", l4_mask=b"\0\0\xff\xff"), {"protocol": Protocol.UDP, "ordinary": False}),
         (ip4(17, l4_key=b"\0\0\0\x43", l4_mask=b"\0\0\xff\xf0"), {"protocol": Protocol.UDP}),
@@ -116,14 +119,14 @@ def test_flow_without_a_name_is_called_by_its_key() -> None:
         (vlan(0x1005, 0x1000), {"protocol": Protocol.GRE, "obstacle": Obstacle.MATCH}),
     ],
 )
-def test_match(match: dict[str, dict[int, bytes]], wanted: dict[str, object]) -> None:
-    assert differs(told(ovs.output(), **match)) == wanted
+def test_match(match: Match, wanted: dict[str, object]) -> None:
+    assert differs(told(ovs.output(), match=match)) == wanted
 
 
 def test_no_vlan_is_a_match_that_tc_has() -> None:
     match = ip4(47)
-    match["key"][5], match["mask"][5] = bytes(2), b"\xff\xff"
-    assert differs(told(ovs.output(), **match)) == {"protocol": Protocol.GRE}
+    match[0][5], match[1][5] = bytes(2), b"\xff\xff"
+    assert differs(told(ovs.output(), match=match)) == {"protocol": Protocol.GRE}
 
 
 @pytest.mark.parametrize(
@@ -139,20 +142,21 @@ def test_no_vlan_is_a_match_that_tc_has() -> None:
 )
 def test_state_that_only_tracking_gives(key: int, mask: int, wanted: dict[str, object]) -> None:
     masks = ovs.IPV4_MASK | {22: struct.pack("=I", mask)}
-    assert differs(told(ovs.output(), mask=masks, ct_state=key)) == wanted
+    assert differs(told(ovs.output(), match=(ovs.IPV4_KEY, masks), ct_state=key)) == wanted
 
 
 @pytest.mark.parametrize("name", ["priority", "dp_hash", "mark"])
 def test_match_that_tc_has_not(name: str) -> None:
     kind = {"priority": 2, "dp_hash": 19, "mark": 15}[name]
     parts = dict[int, bytes](ovs.IPV4_MASK) | {kind: b"\0\0\0\x01"}
-    assert differs(told(ovs.output(), mask=parts)) == {"obstacle": Obstacle.MATCH}
+    assert differs(told(ovs.output(), match=(ovs.IPV4_KEY, parts))) == {"obstacle": Obstacle.MATCH}
 
 
 def test_mark_of_zero_is_no_obstacle() -> None:
-    assert differs(told(ovs.output(), mask=ovs.IPV4_MASK | {15: b"\xff" * 4})) == {}
-    marked = told(ovs.output(), key=ovs.IPV4_KEY | {15: b"\x05\0\0\0"}, mask=ovs.IPV4_MASK | {15: b"\xff" * 4})
-    assert differs(marked) == {"obstacle": Obstacle.MATCH}
+    mask = ovs.IPV4_MASK | {15: b"\xff" * 4}
+    assert differs(told(ovs.output(), match=(ovs.IPV4_KEY, mask))) == {}
+    marked = ovs.IPV4_KEY | {15: b"\x05\0\0\0"}
+    assert differs(told(ovs.output(), match=(marked, mask))) == {"obstacle": Obstacle.MATCH}
 
 
 @pytest.mark.parametrize(
@@ -164,7 +168,8 @@ def test_mark_of_zero_is_no_obstacle() -> None:
     ],
 )
 def test_decapsulated(extra: ovs.Attributes, wanted: dict[str, object]) -> None:
-    assert differs(told(ovs.output(), key=ovs.IPV4_KEY | {16: ovs.nested(TUNNEL | extra)})) == wanted
+    key = ovs.IPV4_KEY | {16: ovs.nested(TUNNEL | extra)}
+    assert differs(told(ovs.output(), match=(key, ovs.IPV4_MASK))) == wanted
 
 
 def set_tunnel(**extra: bytes) -> bytes:
@@ -270,8 +275,7 @@ def spoilt(chance: random.Random) -> bytes:
     match = chance.choice(MATCHES)
     body = bytearray(
         ovs.flow(
-            match["key"],
-            match["mask"],
+            *match,
             *chance.choices(ACTIONS, k=chance.randrange(5)),
             ufid=chance.choice([None, chance.randbytes(16)]),
             packets=chance.choice([0, chance.getrandbits(64)]),
