@@ -56,6 +56,7 @@ class OvsFlowsSource(Source[FlowTable]):
 
     name = "ovs_flows"
     roles = frozenset({Role.COMPUTE})
+    needs = ("sysfs",)
     deadline = 30.0
 
     def __init__(self, run_dir: pathlib.Path, control: pathlib.Path | None, interval: float) -> None:
@@ -80,8 +81,10 @@ class OvsFlowsSource(Source[FlowTable]):
 
     async def read(self, world: World) -> FlowTable:
         """Raises SourceError; TOO_LARGE where there are more flows than may be read."""
+        if not isinstance(world.sysfs, Fresh):
+            raise SourceError(Reason.MISSING, f"which devices are representors is not known: {world.sysfs.why}")
         texts = await self._texts(world)
-        table, self._cpu = await self._reads.call(self._read, port_kinds(world), texts)
+        table, self._cpu = await self._reads.call(self._read, port_kinds(world), texts, _in_kernel(world))
         return table
 
     async def close(self) -> None:
@@ -115,13 +118,17 @@ class OvsFlowsSource(Source[FlowTable]):
                 self._flow_seconds = max(_FLOW_SECONDS, (time.monotonic() - began) / max(datapath.flows, 1000))
         return texts
 
-    def _read(self, kinds: Mapping[str, PortKind], texts: list[str]) -> tuple[FlowTable, float]:
+    def _read(
+        self, kinds: Mapping[str, PortKind], texts: list[str], in_kernel: bool = False
+    ) -> tuple[FlowTable, float]:
         began, now = time.thread_time(), time.monotonic()
-        table = self._counters.count(self._all(kinds, texts), now)
+        table = self._counters.count(self._all(kinds, texts, in_kernel), now)
         return table, time.thread_time() - began
 
-    def _all(self, kinds: Mapping[str, PortKind], texts: list[str]) -> Iterator[tuple[bytes, Tally, int, int, bool]]:
-        yield from self._kernel(kinds)
+    def _all(
+        self, kinds: Mapping[str, PortKind], texts: list[str], in_kernel: bool
+    ) -> Iterator[tuple[bytes, Tally, int, int, bool]]:
+        yield from self._kernel(kinds, in_kernel)
 
         def of_text(shape: Shape, port: bytes) -> Tally:
             name = port.decode("utf-8", "replace")
@@ -131,12 +138,16 @@ class OvsFlowsSource(Source[FlowTable]):
         for text in texts:
             yield from _counted(dpctl.flows(text.encode()), of_text)
 
-    def _kernel(self, kinds: Mapping[str, PortKind]) -> Iterator[tuple[bytes, Tally, int, int, bool]]:
+    def _kernel(self, kinds: Mapping[str, PortKind], in_kernel: bool) -> Iterator[tuple[bytes, Tally, int, int, bool]]:
         with Netlink(NETLINK_GENERIC) as genl:
             families = genl.families()
-            if not families.keys() >= {ovs_netlink.DATAPATH, ovs_netlink.VPORT, ovs_netlink.FLOW}:
-                return  # no kernel module, no flows
-            datapaths = ovs_netlink.datapaths(genl, families[ovs_netlink.DATAPATH])
+            datapaths = []
+            if families.keys() >= {ovs_netlink.DATAPATH, ovs_netlink.VPORT, ovs_netlink.FLOW}:
+                datapaths = ovs_netlink.datapaths(genl, families[ovs_netlink.DATAPATH])
+            if in_kernel and not datapaths:
+                raise SourceError(
+                    Reason.MISSING, "ovs-vswitchd has a datapath in the kernel, but not in this network namespace"
+                )
             if (count := sum(d.flows for d in datapaths)) > MOST_FLOWS:
                 raise SourceError(
                     Reason.TOO_LARGE,
@@ -178,6 +189,13 @@ class OvsFlowsSource(Source[FlowTable]):
                 port=name if named else "",
             )
         )
+
+
+def _in_kernel(world: World) -> bool:
+    """Whether ovs-vswitchd says that it has a datapath in the kernel."""
+    return isinstance(world.vswitchd, Fresh) and any(
+        datapath.name.startswith("system@") for datapath in world.vswitchd.value.datapaths
+    )
 
 
 _OF_KERNEL = {PortType.INTERNAL: PortKind.INTERNAL, PortType.TUNNEL: PortKind.TUNNEL}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import struct
+import sys
 from pathlib import Path as File
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from mecexporter.sources import conntrack
 from mecexporter.sources.conntrack import ConntrackSource
 from mecexporter.sources.wire.netlink import attribute, attributes
 from mecexporter.state.datapath import Conntrack, Counted, Path
+from tests.hwlab import FIXTURES
 from tests.sources.netlink_kernel import PlayedNetlink
 from tests.worlds import healthy_compute
 
@@ -204,10 +207,29 @@ def test_entry_that_is_none(
     kernel: Kernel, read: Callable[..., Conntrack], spoilt: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kernel.entries = [(1, TCP, OFFLOAD)]
-    monkeypatch.setattr("tests.sources.test_conntrack.entry", lambda *_: spoilt)
+    monkeypatch.setattr(sys.modules[__name__], "entry", lambda *_: spoilt)
     with pytest.raises(SourceError) as caught:
         read()
     assert caught.value.reason is Reason.GARBAGE
+
+
+def test_recorded_entry(kernel: Kernel, read: Callable[..., Conntrack], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of GRE, recorded in a guest: tests/hwlab/scenarios/kernel_flows.sh."""
+    text = (FIXTURES / "recordings/kernel-ct.conntrack.txt").read_text()
+    counts = [(int(packets), int(octets)) for packets, octets in re.findall(r"packets=(\d+) bytes=(\d+)", text)]
+    assert len(counts) == 2
+    raw = (FIXTURES / "recordings/kernel-ct.conntrack.bin").read_bytes()
+    (length,) = struct.unpack_from("=I", raw, 4)
+    recorded = raw[20 : 4 + length]
+    assert [conntrack._counts(dict(attributes(recorded[4:]))[way]) for way in (9, 10)] == counts
+    kernel.entries = [(1, TCP, SEEN)]
+    read()
+    kernel.entries.append((2, GRE, SEEN))
+    monkeypatch.setattr(sys.modules[__name__], "entry", lambda *of: recorded if of[1] == GRE else entry(*of))
+    gre = read().gre
+    assert gre is not None
+    assert gre.entries == {Path.HARDWARE: 0, Path.SOFTWARE: 1}
+    assert gre.software == Counted(sum(n for n, _ in counts), sum(n for _, n in counts))
 
 
 async def test_this_machine_kernel() -> None:

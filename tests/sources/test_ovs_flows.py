@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import struct
+import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,13 @@ import pytest
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources import ovs_flows
 from mecexporter.sources.ovs_flows import OvsFlowsSource
+from mecexporter.sources.wire import dpctl, ovs_netlink
 from mecexporter.sources.wire.netlink import attribute
-from mecexporter.state.datapath import Counted, FlowClass, FlowTable, Layer, Path, PortKind, Protocol
+from mecexporter.sources.wire.ovs_netlink import FlowReader, PortType
+from mecexporter.state.datapath import Counted, FlowClass, FlowTable, Layer, Obstacle, Path, PortKind, Protocol
 from mecexporter.state.observed import Fresh
 from mecexporter.state.ovs import Bridge, InterfaceKind
+from tests.hwlab import FIXTURES
 from tests.sources import ovs_messages as ovs
 from tests.sources.daemons import Node, ovs_node, run
 from tests.sources.netlink_kernel import PlayedNetlink
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 FAMILIES = {"nlctrl": 0x10, "ovs_datapath": 24, "ovs_vport": 25, "ovs_flow": 26}
 VPORTS = {0: ("ovs-system", 2), 1: ("ens1f0npf0vf1", 1), 2: ("ens1f0np0", 1), 3: ("genev_sys_6081", 1), 4: ("tap1", 1)}
 PLAIN = FlowClass(path=Path.SOFTWARE, protocol=Protocol.TCP, conntrack=False, layer=Layer.KERNEL)
-WORLD = healthy_sriov()
+WORLD = changed(healthy_sriov(), "vswitchd", datapaths=())
 
 
 class Kernel:
@@ -127,6 +131,18 @@ async def test_kernel_without_the_module_has_no_flows(kernel: Kernel, source: Ov
     assert (table.flows, table.totals) == ({}, {})
 
 
+async def test_datapath_in_another_network_namespace_is_not_told(kernel: Kernel, source: OvsFlowsSource) -> None:
+    kernel.families = {"nlctrl": 0x10}
+    error = await why_not(source, healthy_sriov())
+    assert error.reason is Reason.MISSING
+    assert error.why.endswith("not in this network namespace")
+
+
+async def test_devices_that_are_not_known(kernel: Kernel, source: OvsFlowsSource) -> None:
+    kernel.flows = [flow(1, 10, ovs.output())]
+    assert (await why_not(source, without(WORLD, "sysfs"))).reason is Reason.MISSING
+
+
 async def why_not(source: OvsFlowsSource, world: object = WORLD) -> SourceError:
     with pytest.raises(SourceError) as caught:
         await source.read(world)  # type: ignore[arg-type]  # a World
@@ -175,10 +191,111 @@ def test_the_more_it_costs_the_more_seldom(source: OvsFlowsSource) -> None:
     assert pauses == [60, 60, 500, 900]
 
 
+# -- recorded in a guest, beside what OVS said of the same: tests/hwlab/scenarios/kernel_flows.sh
+
+
+def bodies(name: str) -> list[bytes]:
+    """Of the messages of a recording but the last, which ends it."""
+    raw, at, found = (FIXTURES / "recordings" / name).read_bytes(), 0, []
+    while at < len(raw):
+        (size,) = struct.unpack_from("=I", raw, at)
+        at, end = at + 4, at + 4 + size
+        while at < end:
+            (length,) = struct.unpack_from("=I", raw, at)
+            found.append(raw[at + 16 : at + length])
+            at += (length + 3) & ~3
+    return found[:-1]
+
+
+class Recorded(Kernel):
+    """Says what a kernel said."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.flows = bodies(f"{name}.flows.bin")
+        self._name = name
+
+    def _datapaths(self) -> Iterator[bytes]:
+        yield from bodies("kernel-ct.datapaths.bin")
+
+    def _ports(self) -> Iterator[bytes]:
+        yield from bodies(f"{self._name}.vports.bin")
+
+
+def as_shown(identifier: bytes) -> str:
+    """OVS shows it as four numbers of 32 bits."""
+    return str(uuid.UUID(bytes=b"".join(identifier[n : n + 4][::-1] for n in range(0, 16, 4))))
+
+
+@pytest.mark.parametrize("name", ["kernel-ct", "kernel-other"])
+def test_recorded_flows_are_those_that_ovs_showed(name: str) -> None:
+    reader = FlowReader()
+    ports = {number: port for number, (port, _) in recorded_ports(name).items()}
+    by_netlink = {}
+    for body in bodies(f"{name}.flows.bin"):
+        identifier, shape, port, packets, octets = reader.read(body)
+        by_netlink[as_shown(identifier)] = (
+            ports[port],
+            packets,
+            octets,
+            (shape.protocol, shape.hidden, shape.conntrack, shape.terminal, shape.ordinary, shape.path),
+        )
+    text = (FIXTURES / f"recordings/{name}.dump-flows.txt").read_bytes()
+    by_text = {
+        identifier.decode(): (
+            port.decode(),
+            packets,
+            octets,
+            (shape.protocol, shape.hidden, shape.conntrack, shape.terminal, shape.ordinary, shape.path),
+        )
+        for identifier, shape, port, packets, octets in dpctl.flows(text)
+    }
+    assert by_netlink == by_text
+    assert len(by_text) > 10
+
+
+def recorded_ports(name: str) -> dict[int, ovs_netlink.Port]:
+    return ovs_netlink.ports(PlayedNetlink(lambda *_: bodies(f"{name}.vports.bin")), 25, 6)
+
+
+def test_recorded_ports_are_those_that_ovs_showed() -> None:
+    text = (FIXTURES / "recordings/kernel-ct.dpctl-show.txt").read_text()
+    shown = {int(n): (name, kind) for n, name, kind in re.findall(r"port (\d+): (\S+)(?: \((\w+))?", text)}
+    names = {"": PortType.NETDEV, "internal": PortType.INTERNAL, "geneve": PortType.TUNNEL}
+    assert recorded_ports("kernel-ct") == {n: (name, names[kind]) for n, (name, kind) in shown.items()}
+
+
+def test_recorded_datapath_is_that_which_ovs_showed() -> None:
+    (found,) = ovs_netlink.datapaths(PlayedNetlink(lambda *_: bodies("kernel-ct.datapaths.bin")), 24)
+    text = (FIXTURES / "recordings/kernel-ct.dpctl-show.txt").read_text()
+    assert text.startswith(f"system@{found.name}:\n")
+    assert f"flows: {found.flows}\n" in text
+
+
+def test_recorded_obstacles() -> None:
+    """What TC lacks, in the words in which OVS shows it."""
+    text = (FIXTURES / "recordings/kernel-other.dump-flows.txt").read_text().splitlines()
+    reader, foreign = FlowReader(), re.compile(r"actions:.*(?:trunc|sample|userspace|clone|skb_mark)\(")
+    wanted = {line[5:41]: Obstacle.ACTION if foreign.search(line) else Obstacle.NONE for line in text}
+    found = (reader.read(body) for body in bodies("kernel-other.flows.bin"))
+    assert {as_shown(identifier): shape.obstacle for identifier, shape, *_ in found} == wanted
+    assert set(wanted.values()) == {Obstacle.ACTION, Obstacle.NONE}
+
+
+async def test_recorded_flows_are_counted(source: OvsFlowsSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Recorded("kernel-ct")
+    monkeypatch.setattr(ovs_flows, "Netlink", lambda _: PlayedNetlink(kernel.answer))
+    table = await source.read(healthy_compute())
+    assert sum(table.flows.values()) == len(kernel.flows)
+    gre = {found.port: number for found, number in table.flows.items() if found.protocol is Protocol.GRE}
+    assert gre.keys() == {"q1", "q2"}
+    assert all(found.conntrack for found in table.flows if found.protocol is Protocol.GRE)
+
+
 # -- a user-space datapath
 
 NETDEV = changed(
-    healthy_compute(),
+    changed(healthy_compute(), "vswitchd", datapaths=()),
     "ovs",
     bridges=(Bridge(name="br0", nb_cfg=None, datapath_type="netdev"),),
     interfaces=(interface("p1", "br0", InterfaceKind.UPLINK), interface("br0", "br0", InterfaceKind.INTERNAL)),
@@ -314,10 +431,12 @@ async def test_without_ovs_vswitchd_there_is_no_user_space_datapath(kernel: Kern
 async def test_killed_and_back(node: Node, kernel: Kernel) -> None:
     kernel.families = {"nlctrl": 0x10}
     asked = OvsFlowsSource(node.run_dir, None, 60)
+    send(node, 1)
     assert (await asked.read(NETDEV)).flows
     node.vswitchd.kill()
     await asked.close()
     assert (await asked.read(NETDEV)).flows == {}
     node.vswitchd.start()
+    wait_until(lambda: "netdev@ovs-netdev" in appctl(node, "dpctl/dump-dps"), 10, "it has its datapath again")
     assert (await asked.read(NETDEV)).seconds is not None
     await asked.close()

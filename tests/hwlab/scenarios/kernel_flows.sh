@@ -5,7 +5,7 @@
 # shellcheck source=tests/hwlab/guest/lib.sh
 . /hwlab/lib.sh
 load openvswitch nf_conntrack nf_conntrack_netlink ip_gre veth geneve act_mirred sch_ingress cls_flower
-sysctl -q -w net.netfilter.nf_conntrack_acct=1
+sysctl -q -w net.netfilter.nf_conntrack_acct=1 net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
 start_ovs hw-offload=false max-idle=60000
 ovs-vsctl add-br br0; ip link set br0 up
 for n in 1 2; do

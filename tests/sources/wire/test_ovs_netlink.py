@@ -16,7 +16,8 @@ from mecexporter.sources.wire.ovs_netlink import FlowReader, Shape
 from mecexporter.state.datapath import Obstacle, Path, Protocol
 from tests.sources import ovs_messages as ovs
 
-TUNNEL = {0: bytes(8), 2: bytes(4), 4: b"\x40", 6: b""}  # id, destination, TTL, checksum
+TUNNEL = {0: bytes(8), 2: bytes(4), 4: b"\x40", 6: b"", 8: bytes(8), 10: b"\x17\xc1"}
+"""Identifier, destination, TTL, checksum, Geneve's options, destination port."""
 Match = tuple[ovs.Attributes, ovs.Attributes]
 """Key and mask."""
 UDP_PORTS = b"\xff\xff\xff\xff"
@@ -163,7 +164,7 @@ def test_mark_of_zero_is_no_obstacle() -> None:
     ("extra", "wanted"),
     [
         ({}, {"tunnel": True}),
-        ({8: b""}, {"tunnel": True}),
+        ({7: b""}, {"tunnel": True}),
         ({15: bytes(12)}, {"tunnel": True, "obstacle": Obstacle.TUNNEL}),
     ],
 )
@@ -173,7 +174,7 @@ def test_decapsulated(extra: ovs.Attributes, wanted: dict[str, object]) -> None:
 
 
 def set_tunnel(**extra: bytes) -> bytes:
-    named = {"source_port": 10, "oam": 8, "erspan": 15}
+    named = {"source_port": 9, "oam": 7, "erspan": 15}
     return ovs.action(ovs.SET, attribute(16, ovs.nested(TUNNEL | {named[n]: v for n, v in extra.items()})))
 
 
@@ -188,6 +189,7 @@ def set_tunnel(**extra: bytes) -> bytes:
         ([ovs.recirc()], {"terminal": False}),
         ([set_tunnel(), ovs.output()], {}),
         ([set_tunnel(source_port=b"\0\x05"), ovs.output()], {"obstacle": Obstacle.TUNNEL}),
+        ([set_tunnel(oam=b""), ovs.output()], {"obstacle": Obstacle.TUNNEL}),
         ([set_tunnel(erspan=bytes(12)), ovs.output()], {"obstacle": Obstacle.TUNNEL}),
         ([ovs.action(ovs.SET_MASKED, attribute(7, bytes(24))), ovs.output()], {}),
         ([ovs.action(ovs.SET_MASKED, attribute(15, bytes(8))), ovs.output()], {"obstacle": Obstacle.ACTION}),
