@@ -10,6 +10,7 @@ from mecexporter.checks.ledger import Ledger
 from mecexporter.errors import Reason
 from mecexporter.metrics.registry import View
 from mecexporter.state.central import source_name
+from mecexporter.state.datapath import Conntrack, Counted, FlowClass, FlowTable, Gre, Layer, Path, PortKind, Protocol
 from mecexporter.state.host import HostFacts, IdFile
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.openstack import Cell, DeviceKind, Instance, PciDevice, Port, Provider
@@ -68,6 +69,7 @@ REMOTE = "ssl:192.0.2.10:6642"
 OVN_SETTINGS = {"hostname": HOSTNAME, "ovn-encap-ip": "192.0.2.1", "ovn-encap-type": "geneve", "ovn-remote": REMOTE}
 COMPUTE_SOURCES = frozenset(
     {"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host", "sysfs", "links"}
+    | {"ovs_flows", "conntrack"}
 )
 NB, SB = Database.NORTHBOUND, Database.SOUTHBOUND
 SYNC = {NB: "ovn_northbound_sync", SB: "ovn_southbound_sync"}
@@ -178,6 +180,45 @@ def healthy_compute() -> World:
         host=Fresh(healthy_host(), READ),
         sysfs=Fresh(Nic(pfs=(), addresses=frozenset({"0000:00:1f.0"}), processes_seen=True), READ),
         links=Fresh(Links({}), READ),
+        ovs_flows=Fresh(healthy_ovs_flows(), READ),
+        conntrack=Fresh(Conntrack(entries=120, limit=262_144), READ),
+    )
+
+
+def healthy_ovs_flows() -> FlowTable:
+    """Of the kernel's datapath: TCP of a VM on a tap, and ARP; the exporter may ask for no more."""
+    tcp = FlowClass(path=Path.SOFTWARE, protocol=Protocol.TCP, conntrack=True, layer=Layer.KERNEL)
+    arp = replace(tcp, protocol=Protocol.OTHER, conntrack=False, ordinary=False)
+    return FlowTable(
+        flows={tcp: 4, replace(tcp, terminal=False): 4, arp: 2},
+        young={tcp: 1},
+        totals={tcp: Counted(5000, 4_000_000), arp: Counted(20, 840)},
+        window={tcp: Counted(600, 480_000), arp: Counted(2, 84)},
+        seconds=60.0,
+    )
+
+
+def gre_in_software() -> tuple[FlowTable, Conntrack]:
+    """Incident 4: GRE of a VF under connection tracking is not in hardware; what ovs_flows and conntrack then say."""
+    gre = FlowClass(
+        path=Path.SOFTWARE,
+        protocol=Protocol.GRE,
+        conntrack=True,
+        layer=Layer.KERNEL,
+        port_kind=PortKind.REPRESENTOR,
+        port="ens1f0npf0vf0",
+    )
+    counted = Counted(3_000_000, 3_600_000_000)
+    window = Counted(600_000, 720_000_000)
+    table = FlowTable(
+        flows={gre: 2, replace(gre, terminal=False): 2}, totals={gre: counted}, window={gre: window}, seconds=60.0
+    )
+    entries = {Path.HARDWARE: 0, Path.SOFTWARE: 1}
+    return table, Conntrack(
+        entries=400,
+        limit=262_144,
+        offloaded={Path.HARDWARE: 250, Path.SOFTWARE: 3},
+        gre=Gre(entries=entries, software=counted, window=window, seconds=60.0),
     )
 
 
