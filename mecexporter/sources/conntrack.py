@@ -44,6 +44,7 @@ _GET = 1 << 8 | 1  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET
 _NFGENMSG = struct.pack("=BBH", 0, 0, 0)  # any family
 _ORIGINAL, _STATUS, _COUNTERS, _ID, _FILTER, _STATUS_MASK = 1, 3, (9, 10), 12, 25, 26
 _TUPLE_PROTO, _PROTO_NUM, _FILTER_ORIGINAL, _BY_PROTO_NUM = 2, 1, 1, 1 << 3
+_NESTED = 0x8000  # NLA_F_NESTED: the kernel refuses a filter without it
 _OFFLOAD, _HW_OFFLOAD = 1 << 14, 1 << 15  # IPS_OFFLOAD: in a flow table; IPS_HW_OFFLOAD: in the NIC's too
 _GRE = 47
 _BE32, _BE64 = struct.Struct(">I"), struct.Struct(">Q")
@@ -143,9 +144,9 @@ class ConntrackSource(Source[Conntrack]):
 
         def counted() -> Iterator[tuple[bytes, Tally, int, int, bool]]:
             nonlocal counts
-            proto = attribute(_TUPLE_PROTO, attribute(_PROTO_NUM, bytes((_GRE,))))
-            by = attribute(_FILTER, attribute(_FILTER_ORIGINAL, struct.pack("=I", _BY_PROTO_NUM)))
-            for body in _entries(attribute(_ORIGINAL, proto) + by, _is_gre, whole=whole):
+            proto = attribute(_TUPLE_PROTO | _NESTED, attribute(_PROTO_NUM, bytes((_GRE,))))
+            by = attribute(_FILTER | _NESTED, attribute(_FILTER_ORIGINAL, struct.pack("=I", _BY_PROTO_NUM)))
+            for body in _entries(attribute(_ORIGINAL | _NESTED, proto) + by, _is_gre, whole=whole):
                 told = dict(attributes(body[len(_NFGENMSG) :]))
                 path = Path.HARDWARE if _status(body) & _HW_OFFLOAD else Path.SOFTWARE
                 entries[path] += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.bench.audit import on_a_pair
+from tests.bench.datapaths import beside_vswitchd, of_text, of_the_kernel
 from tests.bench.ledgers import CHANGED, on_a_site
 from tests.bench.measure import all_checks, large_scrape, on_a_node
 
@@ -34,3 +35,13 @@ def test_ledgers_are_measured_and_agree() -> None:
     rows = {row.what: row.value for row in on_a_site(10, 2_000)}
     assert rows["poll of Placement, requests"] == str(1 + 2 * CHANGED)
     assert {"poll of Neutron, CPU", "VFs judged, CPU", "ledgers, RSS"} <= rows.keys()
+
+
+def test_flows_of_datapaths_are_measured() -> None:
+    assert [float(row.value.split()[0]) > 0 for row in (*of_the_kernel(2000), *of_text(2000))] == [True] * 4
+
+
+def test_how_long_ovs_vswitchd_is_held_is_measured() -> None:
+    few, many = beside_vswitchd(500, 30_000)
+    assert few.what.startswith("another's command beside us, 500 flows")
+    assert "detail skipped" in many.how

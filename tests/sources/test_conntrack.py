@@ -60,6 +60,8 @@ class Kernel:
     def answer(self, kind: int, body: bytes) -> Iterator[bytes] | int:
         assert kind == 0x101, "nothing is written, and no counter reset"
         self.asked += 1
+        if 25 in dict(attributes(body[4:])) and struct.pack("=HH", 12, 25 | 0x8000) not in body:
+            return errno.EINVAL  # as Linux 6.12 does where the filter is not marked as nested
         return self.error or self._fitting(dict(attributes(body[4:])))
 
     def _fitting(self, wanted: dict[int, bytes]) -> Iterator[bytes]:
