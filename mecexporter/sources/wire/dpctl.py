@@ -63,21 +63,20 @@ def flows(text: bytes) -> Iterator[tuple[bytes, Shape, bytes, int, int]]:
             thread, at = _title(text[at:end]), end + 1
             continue
         head = at + _UFID
-        # Each is looked for from the one before it: that is what makes it quick.
+        # Each is looked for from the one before it: that is what makes it quick. Where one is missing (-1), so are all
+        # that are looked for from there.
         state, port = find(b"ct_state(", head, end), find(b"in_port(", head, end)
-        last = ether = find(b"eth_type(", port if port > 0 else head, end)
-        kind = text[ether + 9 : ether + 16]
+        ether = find(b"eth_type(", port if port > 0 else head, end)
+        kind = text[ether + 9 : ether + 16] if ether > 0 else b""
+        packets = find(b", packets:", ether if ether > 0 else head, end)
         if kind in _VLANS:
-            last = ether = text.rfind(b"eth_type(", ether, end)
+            ether = text.rfind(b"eth_type(", ether, packets)
             kind = text[ether + 9 : ether + 16]
-        proto = find(b"proto=", ether, end) if ether > 0 else -1
-        if proto > 0:
-            last = proto
-        packets = find(b", packets:", last if last > 0 else head, end)
+        proto = find(b"proto=", ether, packets) if ether > 0 else -1
         octets = find(b", bytes:", packets, end)
         used = find(b", used:", octets, end)
         does = find(b", actions:", used, end)
-        if packets < 0 or octets < 0 or used < 0 or does < 0 or proto > packets:
+        if does < 0:
             raise _unknown(text[at:end])
         offloaded = find(b"offloaded:", used, does)
         action = text[does:end]
@@ -88,7 +87,7 @@ def flows(text: bytes) -> Iterator[tuple[bytes, Shape, bytes, int, int]]:
             seen = acts[action] = _seen(action)
         number = text[proto + 6 : proto + 15] if proto > 0 else b""
         signs = (
-            kind if ether > 0 else b"",
+            kind,
             number,
             number[:3] in _TO_LOOK_AT and _EXTRAORDINARY.search(text, proto, packets) is not None,
             text[state + 9 : find(b")", state, end)] if state > 0 else b"0",

@@ -97,6 +97,7 @@ ARP = "eth_type(0x0806),arp(sip=10.0.0.1/0.0.0.0,tip=10.0.0.2/0.0.0.0,op=1/0)"
         (ipv6("58", ",icmpv6(type=135/0,code=0/0)"), {"protocol": Protocol.ICMP}),
         (ipv6("58", ",icmpv6(type=128,code=0/0)"), {"protocol": Protocol.ICMP}),
         (ARP, OTHER | {"ordinary": False}),
+        (f"eth_type(0x8100),vlan(vid=5,pcp=0),encap({ARP})", OTHER | {"ordinary": False}),
         ("eth_type(0x1234)", OTHER),
         ("", OTHER),
         (f"eth_type(0x8100),vlan(vid=5,pcp=0/0x0),encap({ipv4('47')})", {"protocol": Protocol.GRE}),
@@ -135,6 +136,13 @@ CONTROLLER = "userspace(pid=0,controller(reason=1,dont_send=0,continuation=0,rec
 )
 def test_actions(actions: str, wanted: dict[str, object]) -> None:
     assert differs(told(TCP, actions)) == wanted
+
+
+def test_protocol_of_the_tunnel_that_it_is_put_into_is_not_its_own() -> None:
+    header = "header(size=50,type=5,eth(dst=00:00:00:00:00:01),ipv4(src=1.1.1.1,dst=2.2.2.2,proto=17,tos=0,ttl=64))"
+    actions = f"clone(tnl_push(tnl_port(genev_sys_6081),{header},out_port(br-ex)),eth1)"
+    assert differs(told(ARP, actions)) == OTHER | {"ordinary": False}
+    assert differs(told(TCP, actions)) == {}
 
 
 @pytest.mark.parametrize(
@@ -261,6 +269,7 @@ def test_spoilt_text(seed: int) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_a_million_spoilt_texts() -> None:
     chance = random.Random()  # noqa: S311  # as above
     for _ in range(1_000_000):

@@ -325,6 +325,7 @@ def test_spoilt_messages(chance: random.Random) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_a_million_spoilt_messages() -> None:
     chance = random.Random()  # noqa: S311  # as above
     for _ in range(1_000_000):
