@@ -26,6 +26,7 @@ from mecexporter.errors import NOBODY, MecExporterError, Reason
 from mecexporter.metrics.registry import View
 from mecexporter.sources.base import Supervisor
 from mecexporter.sources.chassis_lookup import ChassisLookupSource
+from mecexporter.sources.conntrack import ConntrackSource
 from mecexporter.sources.host import HostPaths, HostSource
 from mecexporter.sources.links import LinksSource
 from mecexporter.sources.neutron import NeutronSource
@@ -36,6 +37,7 @@ from mecexporter.sources.ovn_controller import OvnControllerSource
 from mecexporter.sources.ovn_db import Found, OvnDatabaseSource
 from mecexporter.sources.ovn_db_sync import Audits, OvnDatabaseSyncSource
 from mecexporter.sources.ovs import OvsSource
+from mecexporter.sources.ovs_flows import OvsFlowsSource
 from mecexporter.sources.placement import PlacementSource
 from mecexporter.sources.security_groups import SecurityGroupsSource
 from mecexporter.sources.sysfs import SysfsPaths, SysfsSource
@@ -116,6 +118,8 @@ def make_sources(config: Config) -> tuple[Source[Any], ...]:
         SysfsSource(SysfsPaths(sysfs=Path(config.host.sysfs), proc=Path(config.host.proc)), live),
         LinksSource(live, ovs="ovs" not in config.sources.disable),
         TcSource(config.intervals.flows),
+        OvsFlowsSource(Path(ovs.run_dir), _path(ovs.vswitchd_control), config.intervals.flows),
+        ConntrackSource(Path(config.host.proc), Path(config.host.sysfs), config.intervals.flows),
         *_openstack_sources(config),
     ]
     if ovn.chassis_lookup.enabled:

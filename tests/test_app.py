@@ -193,7 +193,8 @@ def test_sources_that_nobody_can_ask_do_not_hold_it_up(node: Node) -> None:
             await until(3)
             assert engine.ready()
             applicable = engine.view().world.applicable
-            assert applicable == {"vswitchd", "ovn_controller", "sysfs", "links", "tc"}, "openflow needs ovs"
+            local = {"vswitchd", "ovn_controller", "sysfs", "links", "tc", "ovs_flows", "conntrack"}
+            assert applicable == local, "openflow needs ovs"
             assert "system_id_changed" in engine.view().report.not_applicable
 
     scenario(story)

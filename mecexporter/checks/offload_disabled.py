@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 _KEEPS_OUT = "skip_hw"
 _ON = "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true"
 _FREE = "ovs-vsctl remove Open_vSwitch . other_config tc-policy"
+_SWITCHED = {
+    False: "their traffic is switched by the CPU",
+    True: "from the next start of ovs-vswitchd on the CPU switches their traffic; the one that runs began otherwise",
+}
+"""By whether the ovs-vswitchd that runs is known to do otherwise."""
 _RESTART = "restart ovs-vswitchd in a maintenance window: it keeps to what it took before (traffic pauses)"
 
 
@@ -58,21 +63,17 @@ def _run(world: World) -> tuple[bool, str | None]:
         return True, _KEEPS_OUT
     run = running(world)
     on = any(c.path is Path.HARDWARE for c in flows) or bool(run and run.offload)
-    return on, run.policy if run is not None and run.policy_known else None
+    return on, run.policy if run is not None else None
 
 
 def _wrong(ovs: OvsConf, on: bool, policy: str | None) -> tuple[str, str] | None:
     """What is wrong and what to do, None where nothing is."""
     if not ovs.hw_offload:
         also = f"; {_FREE}" if ovs.tc_policy == _KEEPS_OUT else ""
-        still = "; the ovs-vswitchd that runs has it on" if on else ""
-        return (
-            f"other_config:hw-offload is off: their traffic is switched by the CPU{still}",
-            f"{_ON}{also}; {_RESTART}",
-        )
+        return f"other_config:hw-offload is off: {_SWITCHED[on]}", f"{_ON}{also}; {_RESTART}"
     if ovs.tc_policy == _KEEPS_OUT:
-        still = f"; the ovs-vswitchd that runs has {quoted(policy)}" if policy not in (None, _KEEPS_OUT) else ""
-        return f"other_config:tc-policy is skip_hw: their traffic is switched by the CPU{still}", f"{_FREE}; {_RESTART}"
+        other = policy not in (None, _KEEPS_OUT)
+        return f"other_config:tc-policy is skip_hw: {_SWITCHED[other]}", f"{_FREE}; {_RESTART}"
     if policy == _KEEPS_OUT:
         now = quoted(ovs.tc_policy)
         return f"ovs-vswitchd runs with tc-policy skip_hw, though {now} is configured: the CPU switches all", _RESTART

@@ -28,8 +28,8 @@ _RULES, _GROUPS, _PORTS = "security-group-rules", "security-groups", "ports"
 class SecurityGroupsSource(Source[tuple[SecurityGroup, ...]]):
     """Asks for the rules that name GRE of the groups that ``neutron`` found, and then for the groups that have one.
 
-    A list of groups makes Neutron read all their rules, one group after the other: a hundred take it several times as long
-    as the rules for GRE of as many.
+    A list of groups makes Neutron read all their rules, one group after the other: a hundred take it several times as
+    long as the rules for GRE of as many.
 
     Args:
         cloud: whose.

@@ -51,11 +51,10 @@ class VswitchdSource(Source[Vswitchd]):
         process, age = self._process()
         version = re.match(r"ovs-vswitchd \(Open vSwitch\) (\S+)", await self._client.run("version"))
         show = await self._show()
-        upcalls = await self._client.run("upcall/show")
         return Vswitchd(
             version=version[1] if version else None,
             datapaths=tuple(_datapath(name, text) for name, text in _sections(show)),
-            upcalls=tuple(_upcalls(name, text) for name, text in _sections(upcalls)),
+            upcalls=await upcalls(self._client),
             process=process,
             age=age,
         )
@@ -88,6 +87,11 @@ class VswitchdSource(Source[Vswitchd]):
     async def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+
+async def upcalls(client: UnixctlClient) -> tuple[Upcalls, ...]:
+    """How many flows each datapath has; raises SourceError."""
+    return tuple(_upcalls(name, text) for name, text in _sections(await client.run("upcall/show")))
 
 
 def _sections(text: str) -> list[tuple[str, str]]:

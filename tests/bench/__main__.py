@@ -7,6 +7,7 @@ import argparse
 import sys
 
 from tests.bench.audit import on_a_pair
+from tests.bench.datapaths import beside_vswitchd, of_text, of_the_kernel
 from tests.bench.flows import of_flows
 from tests.bench.ledgers import on_a_site
 from tests.bench.links import of_links
@@ -34,6 +35,7 @@ def main() -> int:
     rows += on_a_site(options.hosts)
     rows += of_flows()
     rows += of_links()
+    rows += [*of_the_kernel(), *of_text(), *beside_vswitchd()]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     print(f"{'what':{widths[0]}}  {'measured':>{widths[1]}}  {'target':{widths[2]}}  how")
     for row in rows:

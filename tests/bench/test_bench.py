@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.bench.audit import on_a_pair
+from tests.bench.datapaths import beside_vswitchd, of_text, of_the_kernel
 from tests.bench.flows import of_flows
 from tests.bench.ledgers import CHANGED, on_a_site
 from tests.bench.links import of_links
@@ -47,3 +48,13 @@ def test_flows_are_measured() -> None:
 @pytest.mark.root
 def test_links_are_measured() -> None:
     assert {row.what for row in of_links(20, 5)} >= {"statistics of links, CPU", "hw-tc-offload of devices, CPU"}
+
+
+def test_flows_of_datapaths_are_measured() -> None:
+    assert [float(row.value.split()[0]) > 0 for row in (*of_the_kernel(2000), *of_text(2000))] == [True] * 4
+
+
+def test_how_long_ovs_vswitchd_is_held_is_measured() -> None:
+    few, many = beside_vswitchd(500, 30_000)
+    assert few.what.startswith("another's command beside us, 500 flows")
+    assert "detail skipped" in many.how

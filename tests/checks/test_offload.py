@@ -181,7 +181,7 @@ def test_whether_offload_is_on_must_be_known() -> None:
 
 def test_what_runs_counts_more_than_what_is_configured() -> None:
     world = changed(no_offload(healthy_offload()), "vswitchd", process="7 100")
-    run = OffloadRun(process="7 100", offload=True)
+    run = OffloadRun(process="7 100", hw_offload=True, tc_policy="none", offload=True)
     running = replace(world, memory=replace(world.memory, offload=run))
     assert reason(in_kernel(), running) is Why.UNKNOWN
     off = replace(world, memory=replace(world.memory, offload=replace(run, offload=False)))

@@ -58,7 +58,7 @@ def test_hw_offload_is_off() -> None:
 
 def test_it_is_off_and_still_runs() -> None:
     summary = only_finding(offload_disabled, changed(healthy_offload(), "ovs", hw_offload=False)).summary
-    assert summary.endswith("; the ovs-vswitchd that runs has it on")
+    assert summary.endswith("; the one that runs began otherwise")
 
 
 def test_tc_policy_forbids_hardware() -> None:
@@ -91,7 +91,7 @@ def test_the_policy_was_changed_and_does_not_run_yet() -> None:
 
 def seen_running(world: World, policy: str) -> World:
     """An ovs-vswitchd that was watched when it began to offload."""
-    run = OffloadRun(process="7 100", offload=True, policy=policy, policy_known=True)
+    run = OffloadRun(process="7 100", hw_offload=True, tc_policy=policy, offload=True, policy=policy)
     world = changed(world, "vswitchd", process=run.process)
     return replace(world, memory=replace(world.memory, offload=run))
 
@@ -101,9 +101,9 @@ def test_what_runs_was_seen() -> None:
     assert findings(offload_disabled, seen_running(world, "none")) == ()
     assert "runs with tc-policy skip_hw" in only_finding(offload_disabled, seen_running(world, "skip_hw")).summary
     off = seen_running(changed(world, "ovs", hw_offload=False), "none")
-    assert only_finding(offload_disabled, off).summary.endswith("; the ovs-vswitchd that runs has it on")
+    assert only_finding(offload_disabled, off).summary.endswith("; the one that runs began otherwise")
     policy = seen_running(changed(world, "ovs", tc_policy="skip_hw"), "skip_sw")
-    assert only_finding(offload_disabled, policy).summary.endswith("; the ovs-vswitchd that runs has skip_sw")
+    assert only_finding(offload_disabled, policy).summary.endswith("; the one that runs began otherwise")
 
 
 def test_representors_elsewhere_are_not_meant() -> None:

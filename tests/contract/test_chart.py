@@ -172,6 +172,12 @@ def test_who_holds_a_vf_is_seen_only_where_that_is_asked_for(tmp_path: Path) -> 
         assert mounts.get("libvirt-run") == (libvirt if values else None)
 
 
+def test_network_may_be_changed_only_where_conntrack_is_to_be_seen(tmp_path: Path) -> None:
+    (daemonset,) = of_kind(render(tmp_path, {"conntrack": {"visible": True}}), "DaemonSet")
+    (container,) = daemonset["spec"]["template"]["spec"]["containers"]
+    assert container["securityContext"]["capabilities"]["add"] == ["DAC_OVERRIDE", "NET_ADMIN"]
+
+
 def test_records_of_all_hosts_are_read_by_a_pod_of_nobody(tmp_path: Path) -> None:
     manifests = render(tmp_path, EVERYTHING)
     (deployment,) = of_kind(manifests, "Deployment")

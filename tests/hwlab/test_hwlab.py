@@ -170,7 +170,7 @@ def test_life_of_vfs(tmp_path: Path) -> None:
 @needs_guest
 @pytest.mark.long
 @pytest.mark.usefixtures("prepared")
-@pytest.mark.parametrize("name", ["offload.sh", "scale.sh"])
+@pytest.mark.parametrize("name", ["offload.sh", "scale.sh", "kernel_flows.sh"])
 def test_offload_to_tc(name: str, tmp_path: Path) -> None:
     scenario(name, tmp_path, Guest(share=tmp_path))
 

@@ -121,14 +121,27 @@ class Netlink:
         except OSError as error:
             raise SourceError(Reason.ANSWERED_ERROR, f"netlink: {error.strerror}") from None
 
+    def families(self) -> dict[str, int]:
+        """The numbers of generic netlink's families (genetlink's controller, CTRL_CMD_GETFAMILY).
+
+        All of them are listed: a kernel that is asked for one by its name loads the module that might have it.
+        """
+        found = {}
+        for answer in self.stream(_CTRL, generic(_GET_FAMILY, b"")):
+            told = dict(attributes(answer[4:]))
+            number = told.get(_FAMILY_ID, b"")
+            if len(number) != 2:
+                raise SourceError(Reason.GARBAGE, "a family of generic netlink without a number")
+            name = told.get(_FAMILY_NAME, b"").partition(b"\0")[0].decode("utf-8", "replace")
+            found[name] = int(struct.unpack("=H", number)[0])
+        return found
+
     def family(self, name: str) -> int:
-        """The number of a generic netlink family (genetlink's controller, CTRL_CMD_GETFAMILY)."""
-        answers = self.ask(_CTRL, generic(_GET_FAMILY, attribute(_FAMILY_NAME, name.encode() + b"\0")))
-        for answer in answers:
-            for kind, value in attributes(answer[4:]):
-                if kind == _FAMILY_ID:
-                    return int(struct.unpack("=H", value)[0])
-        raise SourceError(Reason.GARBAGE, f"the kernel gives no number to the netlink family {name}")
+        """The number of one family; raises SourceError, MISSING where this kernel has none of that name."""
+        families = self.families()
+        if name not in families:
+            raise SourceError(Reason.MISSING, f"this kernel has no netlink family {name}")
+        return families[name]
 
 
 def generic(command: int, body: bytes, version: int = 1) -> bytes:
