@@ -112,7 +112,7 @@ def make_sources(config: Config) -> tuple[Source[Any], ...]:
         *_database_sources(config, Database.NORTHBOUND, ovn.northbound),
         *_database_sources(config, Database.SOUTHBOUND, ovn.southbound),
         SysfsSource(SysfsPaths(sysfs=Path(config.host.sysfs), proc=Path(config.host.proc)), live),
-        LinksSource(live),
+        LinksSource(live, ovs="ovs" not in config.sources.disable),
         *_openstack_sources(config),
     ]
     if ovn.chassis_lookup.enabled:

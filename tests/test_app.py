@@ -858,5 +858,8 @@ def test_sources_are_as_configured() -> None:
     assert {s.name for s in make_sources(Config())} == COMPUTE_SOURCES | CENTRAL_SOURCES
     off = msgspec.convert({"sources": {"disable": ["vswitchd"]}, "ovn": {"chassis_lookup": {"enabled": False}}}, Config)
     assert {s.name for s in make_sources(off)} == (COMPUTE_SOURCES | CENTRAL_SOURCES) - {"vswitchd", "chassis_lookup"}
+    blind = msgspec.convert({"sources": {"disable": ["ovs"]}}, Config)
+    for config, needs in ((Config(), ("sysfs", "ovs")), (blind, ("sysfs",))):  # who knows no uplinks is not waited for
+        assert [s.needs for s in make_sources(config) if s.name == "links"] == [needs]
     others = {"chassis_lookup", "ovn_northbound_sync", "ovn_southbound_sync"}
     assert all(s.deadline <= 5 for s in make_sources(Config()) if s.name not in others)

@@ -28,8 +28,8 @@ REMEDIES = {
     Why.PARTIAL: "the NIC only marks these flows: see what its driver of the user-space datapath can do",
     Why.MISSED: "hardware has the flow's filter and hands its packets on: look at conntrack's offloaded entries, and"
     " for drops and errors of the uplink (ethtool -S)",
-    Why.OFFLOAD_OFF: "set other_config:hw-offload=true of Open_vSwitch and restart ovs-vswitchd",
-    Why.TC_POLICY: "remove other_config:tc-policy of Open_vSwitch and restart ovs-vswitchd",
+    Why.OFFLOAD_OFF: "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true",
+    Why.TC_POLICY: "ovs-vsctl remove Open_vSwitch . other_config tc-policy, and restart ovs-vswitchd",
     Why.FEATURE_OFF: "ethtool -K DEVICE hw-tc-offload on, for the uplink and the representors",
     Why.TUNNEL: "this encapsulation is none that TC knows: compare its options with a tunnel that is in hardware",
     Why.ACTION: "find the OpenFlow rule whose action TC does not have (ovs-appctl dpctl/dump-flows -m type=ovs)",

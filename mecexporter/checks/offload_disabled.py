@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _KEEPS_OUT = "skip_hw"
 _ON = "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true"
 _FREE = "ovs-vsctl remove Open_vSwitch . other_config tc-policy"
+_AT_ONCE = "(Open vSwitch 3.1 takes it at once; its manual asks for a restart of ovs-vswitchd)"
 _RESTART = "restart ovs-vswitchd in a maintenance window: it keeps to what it took before (traffic pauses)"
 
 
@@ -64,11 +65,11 @@ def _run(world: World) -> tuple[bool, str | None]:
 def _wrong(ovs: OvsConf, on: bool, policy: str | None) -> tuple[str, str] | None:
     """What is wrong and what to do, None where nothing is."""
     if not ovs.hw_offload:
-        also = f"; {_FREE}" if ovs.tc_policy == _KEEPS_OUT else ""
+        first = f"{_FREE}; " if ovs.tc_policy == _KEEPS_OUT else ""
         still = "; the ovs-vswitchd that runs has it on" if on else ""
         return (
             f"other_config:hw-offload is off: their traffic is switched by the CPU{still}",
-            f"{_ON}{also}; {_RESTART}",
+            f"{first}{_ON} {_AT_ONCE}",
         )
     if ovs.tc_policy == _KEEPS_OUT:
         still = f"; the ovs-vswitchd that runs has {quoted(policy)}" if policy not in (None, _KEEPS_OUT) else ""

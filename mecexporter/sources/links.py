@@ -98,14 +98,15 @@ class LinksSource(Source[Links]):
 
     Args:
         interval: seconds between reads.
+        ovs: whether the source of that name, which knows uplinks, is asked at all.
     """
 
     name = "links"
     roles = frozenset({Role.COMPUTE})
-    needs = ("sysfs",)
 
-    def __init__(self, interval: float) -> None:
+    def __init__(self, interval: float, *, ovs: bool = True) -> None:
         self.interval = interval
+        self.needs = ("sysfs", "ovs") if ovs else ("sysfs",)
         self._reads: OneAtATime[Links] = OneAtATime("a driver does not answer")
         self._hits = Hits()
         self._features: tuple[bytes, ...] = ()

@@ -8,6 +8,7 @@ import sys
 
 from tests.bench.audit import on_a_pair
 from tests.bench.ledgers import on_a_site
+from tests.bench.links import of_links
 from tests.bench.measure import all_checks, large_scrape, machine, on_a_node
 from tests.lab.site import PROGRAMS, LabError, require
 
@@ -30,6 +31,7 @@ def main() -> int:
     rows = [*all_checks(), *large_scrape(), *on_a_node(options.interfaces, options.seconds)]
     rows += on_a_pair(options.switches)
     rows += on_a_site(options.hosts)
+    rows += of_links()
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     print(f"{'what':{widths[0]}}  {'measured':>{widths[1]}}  {'target':{widths[2]}}  how")
     for row in rows:

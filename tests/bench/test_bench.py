@@ -6,6 +6,7 @@ import pytest
 
 from tests.bench.audit import on_a_pair
 from tests.bench.ledgers import CHANGED, on_a_site
+from tests.bench.links import of_links
 from tests.bench.measure import all_checks, large_scrape, on_a_node
 
 
@@ -34,3 +35,8 @@ def test_ledgers_are_measured_and_agree() -> None:
     rows = {row.what: row.value for row in on_a_site(10, 2_000)}
     assert rows["poll of Placement, requests"] == str(1 + 2 * CHANGED)
     assert {"poll of Neutron, CPU", "VFs judged, CPU", "ledgers, RSS"} <= rows.keys()
+
+
+@pytest.mark.root
+def test_links_are_measured() -> None:
+    assert {row.what for row in of_links(20, 5)} >= {"statistics of links, CPU", "hw-tc-offload of devices, CPU"}

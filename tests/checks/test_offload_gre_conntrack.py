@@ -88,7 +88,7 @@ def test_where_no_connection_tracking_is_in_tc_the_kernel_is_named_first() -> No
 def test_where_offload_is_off_that_is_the_remedy() -> None:
     world = changed(offloading(table(), table((GRE_IN_KERNEL, 500))), "ovs", hw_offload=False)
     assert only_finding(offload_gre_conntrack, world).remedy == (
-        "set other_config:hw-offload=true of Open_vSwitch and restart ovs-vswitchd"
+        "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true"
     )
 
 

@@ -15,7 +15,7 @@ from tests.hwlab import connectx
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-RECORDED: dict[str, Literal["igb"] | None] = {"vfs.sh": "igb", "switchdev.sh": None}
+RECORDED: dict[str, Literal["igb"] | None] = {"vfs.sh": "igb", "switchdev.sh": None, "links.sh": None}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

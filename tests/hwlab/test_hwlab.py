@@ -175,6 +175,13 @@ def test_offload_to_tc(name: str, tmp_path: Path) -> None:
     scenario(name, tmp_path, Guest(share=tmp_path))
 
 
+@needs_guest
+@pytest.mark.long
+@pytest.mark.usefixtures("prepared")
+def test_statistics_of_representors_and_uplinks(tmp_path: Path) -> None:
+    scenario("links.sh", tmp_path, Guest(share=tmp_path))
+
+
 def test_shell_scripts_are_clean() -> None:
     scripts = sorted(path.relative_to(hwlab.TREE) for path in hwlab.HERE.rglob("*.sh"))
     done = subprocess.run(["shellcheck", "-x", *scripts], cwd=hwlab.TREE, capture_output=True, text=True, check=False)

@@ -2,6 +2,7 @@
 
 record.py filters DEVICE       RTM_GETTFILTER of the device's ingress
 record.py links                RTM_GETLINK with VF information (IFLA_EXT_MASK = RTEXT_FILTER_VF)
+record.py stats                RTM_GETSTATS with IFLA_STATS_LINK_64 and IFLA_STATS_LINK_OFFLOAD_XSTATS
 
 One record for each receive call: its length as a u32 in the machine's byte order, then the buffer, which holds whole
 netlink messages and, at the end of the last, NLMSG_DONE.
@@ -12,7 +13,8 @@ import struct
 import sys
 from collections.abc import Iterator
 
-RTM_GETLINK, RTM_GETTFILTER, NLMSG_DONE = 18, 46, 3
+RTM_GETLINK, RTM_GETTFILTER, RTM_GETSTATS, NLMSG_DONE = 18, 46, 94, 3
+STATS_MASK = 1 << 0 | 1 << 3
 NLM_F_REQUEST_DUMP = 0x301
 TC_H_INGRESS_FILTERS = 0xFFFFFFF2
 IFLA_EXT_MASK, RTEXT_FILTER_VF = 29, 1
@@ -38,6 +40,8 @@ def asked(what: str, *device: str) -> Iterator[bytes]:
     if what == "filters":
         index = socket.if_nametoindex(*device)
         return dump(RTM_GETTFILTER, struct.pack("=BxxxiIII", 0, index, 0, TC_H_INGRESS_FILTERS, 0))
+    if what == "stats":
+        return dump(RTM_GETSTATS, struct.pack("=BxxxII", 0, 0, STATS_MASK))
     attribute = struct.pack("=HHI", 8, IFLA_EXT_MASK, RTEXT_FILTER_VF)
     return dump(RTM_GETLINK, struct.pack("=BxHiII", 0, 0, 0, 0, 0) + attribute)
 

@@ -10,17 +10,25 @@ import socket
 import struct
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyroute2.netlink.rtnl.ifstatsmsg import ifstatsmsg
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.wire.link_stats import Hits, Passed, passed, statistics
 from mecexporter.sources.wire.netlink import NETLINK_ROUTE, Netlink, attribute
 from mecexporter.state.ovs import Counters
+from tests.hwlab import FIXTURES
 from tests.sources.netns import in_own_network, ip, needs_root, send
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NEWSTATS = 92
 LINK_64, LINK_XSTATS, OFFLOAD_XSTATS, CPU_HIT, HW_S_INFO = 1, 2, 4, 1, 2
 NESTED = 0x8000
 RX_DROPPED, RX_MISSED, FIELDS = 6, 15, 25
@@ -124,6 +132,35 @@ def test_bytes_that_were_changed(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 4))):
         mangled[data.draw(st.integers(0, 60))] = data.draw(st.integers(0, 255))
     assert told([bytes(mangled)], {7}).keys() <= {7}
+
+
+# What a real kernel answered (tests/fixtures/hw), and pyroute2's reading of the same bytes.
+
+
+def recorded(path: Path) -> Iterator[bytes]:
+    """Of a recording: u32 length and buffer for each receive call; whole netlink messages are in a buffer."""
+    data = path.read_bytes()
+    while data:
+        (length,) = struct.unpack_from("<I", data)
+        buffer, data = data[4 : 4 + length], data[4 + length :]
+        while buffer:
+            size, kind = struct.unpack_from("=IH", buffer)
+            if kind == NEWSTATS:
+                yield buffer[:size]
+            buffer = buffer[(size + 3) & ~3 :]
+
+
+@pytest.mark.parametrize("path", sorted(FIXTURES.glob("*.stats.bin")), ids=lambda p: p.stem)
+def test_recorded_statistics_are_read_as_pyroute2_reads_them(path: Path) -> None:
+    messages = list(recorded(path))
+    assert len(messages) > 4
+    for whole in messages:
+        theirs = ifstatsmsg(whole)
+        theirs.decode()
+        counted = theirs.get_attr("IFLA_STATS_LINK_64")
+        wanted = Counters(*(counted[name] for name in Counters._fields))
+        wanted = wanted._replace(rx_dropped=wanted.rx_dropped + counted["rx_missed_errors"])
+        assert passed([whole[16:]], {theirs["ifindex"]}) == {theirs["ifindex"]: Passed(wanted, None)}
 
 
 # What is left for hardware never falls, whatever the driver's two counts do.
