@@ -181,6 +181,15 @@ def test_hidden_flows_without_gre(gre: Gre) -> None:
     assert findings(offload_gre_conntrack, hidden(10_000, gre)) == ()
 
 
+def test_first_packets_of_hidden_connections_need_no_conntrack() -> None:
+    tracked = flow(Protocol.OTHER, conntrack=True, hidden=True)
+    missed = in_tc(Protocol.OTHER, conntrack=True, hidden=True, obstacle=Obstacle.MISSED)
+    well = changed(offloading(table((tracked, 5000), (missed, 4000)), table()), "conntrack", gre=None)
+    assert findings(offload_gre_conntrack, well) == ()
+    ill = changed(offloading(table((tracked, 500), (missed, 4000)), table()), "conntrack", gre=None)
+    assert offload_gre_conntrack.ask(ill) == Unknown(("conntrack",))
+
+
 UNTOLD = [
     pytest.param(None, id="no word of GRE"),
     pytest.param(Gre(entries={Path.SOFTWARE: 1}, software=None), id="the kernel does not count"),
