@@ -322,6 +322,7 @@ def throughput() -> list[Json]:
             unit="bps",
             steps=((None, "text"), (40e9, "green")),
             line=True,
+            soft_max=40e9,
             empty=NO_UPLINK,
         ),
         timeseries(
@@ -441,7 +442,8 @@ def tracking() -> list[Json]:
     ]
 
 
-_BOTH = f"{of(offload_config.ENABLED)} + 2 * ({of(offload_config.RUNNING)} or on ({NODE}) {of(offload_config.ENABLED)})"
+_ENABLED = of(offload_config.ENABLED)
+_BOTH = f"({_ENABLED} + 2 * ({of(offload_config.RUNNING)} or on ({NODE}) {_ENABLED}))"
 """0: off. 1: configured and does not run. 2: runs and is not configured any more. 3: on. Where what runs is not known,
 what is configured."""
 

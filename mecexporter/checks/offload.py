@@ -28,8 +28,8 @@ REMEDIES = {
     Why.PARTIAL: "the NIC only marks these flows: see what its driver of the user-space datapath can do",
     Why.MISSED: "hardware has the flow's filter and hands its packets on: look at conntrack's offloaded entries, and"
     " for drops and errors of the uplink (ethtool -S)",
-    Why.OFFLOAD_OFF: "set other_config:hw-offload=true of Open_vSwitch and restart ovs-vswitchd",
-    Why.TC_POLICY: "remove other_config:tc-policy of Open_vSwitch and restart ovs-vswitchd",
+    Why.OFFLOAD_OFF: "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true",
+    Why.TC_POLICY: "ovs-vsctl remove Open_vSwitch . other_config tc-policy, and restart ovs-vswitchd",
     Why.FEATURE_OFF: "ethtool -K DEVICE hw-tc-offload on, for the uplink and the representors",
     Why.TUNNEL: "this encapsulation is none that TC knows: compare its options with a tunnel that is in hardware",
     Why.ACTION: "find the OpenFlow rule whose action TC does not have (ovs-appctl dpctl/dump-flows -m type=ovs)",
@@ -315,20 +315,32 @@ def expected(world: World) -> Callable[[FlowClass], bool]:
     return is_expected
 
 
-def judged(found: Mapping[FlowClass, Rate], world: World) -> Judged:
-    """What of these rates is to be in hardware, and what of it is.
+def to_be_judged(found: Mapping[FlowClass, Rate], world: World) -> Mapping[FlowClass, float]:
+    """Packets a second of the classes that are to be in hardware.
 
     The first packets of a connection pass the CPU until connection tracking has put it into hardware: what hardware
     missed so is left out as long as it carries no less of that protocol's connections.
     """
     is_expected = expected(world)
     of = {c: rate.packets for c, rate in found.items() if is_expected(c)}
+    return {
+        c: packets
+        for c, packets in of.items()
+        if c.obstacle is not Obstacle.MISSED
+        or not c.conntrack
+        or _gre(c)
+        or _carried(of, c.protocol) < _missed(of, c.protocol)
+    }
+
+
+def judged(found: Mapping[FlowClass, Rate], world: World) -> Judged:
+    """What of these rates is to be in hardware, and what of it is."""
     software: dict[Why, float] = {}
+    of = to_be_judged(found, world)
     for c, packets in of.items():
         if c.path is not Path.HARDWARE:
             why = reason(c, world)
-            if not (why is Why.MISSED and c.conntrack and _carried(of, c.protocol) >= _missed(of, c.protocol)):
-                software[why] = software.get(why, 0.0) + packets
+            software[why] = software.get(why, 0.0) + packets
     return Judged(sum(packets for c, packets in of.items() if c.path is Path.HARDWARE), software)
 
 

@@ -25,6 +25,7 @@ _SWITCHED = {
     True: "from the next start of ovs-vswitchd on the CPU switches their traffic; the one that runs began otherwise",
 }
 """By whether the ovs-vswitchd that runs is known to do otherwise."""
+_AT_ONCE = "(Open vSwitch 3.1 takes it at once; its manual asks for a restart of ovs-vswitchd)"
 _RESTART = "restart ovs-vswitchd in a maintenance window: it keeps to what it took before (traffic pauses)"
 
 
@@ -69,8 +70,8 @@ def _run(world: World) -> tuple[bool, str | None]:
 def _wrong(ovs: OvsConf, on: bool, policy: str | None) -> tuple[str, str] | None:
     """What is wrong and what to do, None where nothing is."""
     if not ovs.hw_offload:
-        also = f"; {_FREE}" if ovs.tc_policy == _KEEPS_OUT else ""
-        return f"other_config:hw-offload is off: {_SWITCHED[on]}", f"{_ON}{also}; {_RESTART}"
+        first = f"{_FREE}; " if ovs.tc_policy == _KEEPS_OUT else ""
+        return f"other_config:hw-offload is off: {_SWITCHED[on]}", f"{first}{_ON} {_AT_ONCE}"
     if ovs.tc_policy == _KEEPS_OUT:
         other = policy not in (None, _KEEPS_OUT)
         return f"other_config:tc-policy is skip_hw: {_SWITCHED[other]}", f"{_FREE}; {_RESTART}"

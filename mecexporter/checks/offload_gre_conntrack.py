@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mecexporter.checks.base import Finding, Severity, Unknown, check, unknown
-from mecexporter.checks.offload import REMEDIES, TABLES, expected, nothing_expected, rates, reason
+from mecexporter.checks.offload import REMEDIES, TABLES, nothing_expected, rates, reason, to_be_judged
 from mecexporter.checks.words import quoted
 from mecexporter.state.datapath import Path, Protocol, Why
 from mecexporter.state.observed import Fresh
@@ -41,15 +41,10 @@ def offload_gre_conntrack(world: World) -> Verdict:
     found = rates(world)
     if found is None:  # not read twice yet
         return () if nothing_expected(world) else Unknown(TABLES)
-    is_expected = expected(world)
     tracked = {
-        c: rate.packets
-        for c, rate in found.items()
-        if rate.packets
-        and c.conntrack
-        and c.path is not Path.HARDWARE
-        and (c.hidden or c.protocol is Protocol.GRE)
-        and is_expected(c)
+        c: packets
+        for c, packets in to_be_judged(found, world).items()
+        if packets and c.conntrack and c.path is not Path.HARDWARE and (c.hidden or c.protocol is Protocol.GRE)
     }
     seen = {c: packets for c, packets in tracked.items() if not c.hidden}
     told, hidden = sum(seen.values()), sum(tracked.values()) - sum(seen.values())

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mecexporter.checks.offload import BESIDE, attributed, expected, hit_ratios, judged, rates, reason
@@ -216,6 +216,7 @@ def test_the_mode_where_no_representor_tells_it(mode: str | None, why: Why) -> N
     assert reason(in_kernel(port_kind=PortKind.UPLINK), world) is why
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         FlowClass,
@@ -273,6 +274,7 @@ def test_hardware_is_no_software() -> None:
     assert world.software == Software()
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 1000), st.booleans(), st.sampled_from(["", "tc", "ovs_flows", "ovs"])), max_size=8

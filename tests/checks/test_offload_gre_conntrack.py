@@ -88,7 +88,7 @@ def test_where_no_connection_tracking_is_in_tc_the_kernel_is_named_first() -> No
 def test_where_offload_is_off_that_is_the_remedy() -> None:
     world = changed(offloading(table(), table((GRE_IN_KERNEL, 500))), "ovs", hw_offload=False)
     assert only_finding(offload_gre_conntrack, world).remedy == (
-        "set other_config:hw-offload=true of Open_vSwitch and restart ovs-vswitchd"
+        "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true"
     )
 
 
@@ -179,6 +179,15 @@ def test_what_the_flows_show_is_not_counted_twice() -> None:
 @pytest.mark.parametrize("gre", [counted(99), counted(0), Gre(entries={Path.SOFTWARE: 0}, software=None)])
 def test_hidden_flows_without_gre(gre: Gre) -> None:
     assert findings(offload_gre_conntrack, hidden(10_000, gre)) == ()
+
+
+def test_first_packets_of_hidden_connections_need_no_conntrack() -> None:
+    tracked = flow(Protocol.OTHER, conntrack=True, hidden=True)
+    missed = in_tc(Protocol.OTHER, conntrack=True, hidden=True, obstacle=Obstacle.MISSED)
+    well = changed(offloading(table((tracked, 5000), (missed, 4000)), table()), "conntrack", gre=None)
+    assert findings(offload_gre_conntrack, well) == ()
+    ill = changed(offloading(table((tracked, 500), (missed, 4000)), table()), "conntrack", gre=None)
+    assert offload_gre_conntrack.ask(ill) == Unknown(("conntrack",))
 
 
 UNTOLD = [

@@ -195,7 +195,8 @@ def test_throughput(prometheus: Prometheus) -> None:
 
 
 def test_settings(prometheus: Prometheus) -> None:
-    assert set(prometheus.values("Configured and running", "north", "instance").values()) == {3}
+    about = prometheus.values("Configured and running", "north", "instance", "policy", "kernel")
+    assert about == {(node, "none", "6.1.0-30-amd64"): 3 for node in ("c1", "c2")}
     assert set(prometheus.values("Configured and running", "edge", "instance").values()) == {0}
     (mode,) = {row["metric"]["eswitch_mode"] for row in prometheus.query(_only("NICs"), "north")}
     assert mode == "switchdev"
