@@ -10,8 +10,10 @@ Formats: include/uapi/linux/netfilter/nfnetlink_conntrack.h, nf_conntrack_common
 from __future__ import annotations
 
 import logging
+import socket
 import struct
 import time
+from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -41,7 +43,8 @@ SMALL = 20_000
 
 _NETFILTER = 12
 _GET = 1 << 8 | 1  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET
-_NFGENMSG = struct.pack("=BBH", 0, 0, 0)  # any family
+_NFGENMSG = struct.Struct("=BBH")  # family, version, resource
+_BY_FAMILY = (socket.AF_INET, socket.AF_INET6)  # by protocol the kernel filters one at a time only
 _ORIGINAL, _STATUS, _COUNTERS, _ID, _FILTER, _STATUS_MASK = 1, 3, (9, 10), 12, 25, 26
 _TUPLE_PROTO, _PROTO_NUM, _FILTER_ORIGINAL, _BY_PROTO_NUM = 2, 1, 1, 1 << 3
 _NESTED = 0x8000  # NLA_F_NESTED: the kernel refuses a filter without it
@@ -146,8 +149,9 @@ class ConntrackSource(Source[Conntrack]):
             nonlocal counts
             proto = attribute(_TUPLE_PROTO | _NESTED, attribute(_PROTO_NUM, bytes((_GRE,))))
             by = attribute(_FILTER | _NESTED, attribute(_FILTER_ORIGINAL, struct.pack("=I", _BY_PROTO_NUM)))
-            for body in _entries(attribute(_ORIGINAL | _NESTED, proto) + by, _is_gre, whole=whole):
-                told = dict(attributes(body[len(_NFGENMSG) :]))
+            asked = attribute(_ORIGINAL | _NESTED, proto) + by
+            for body in chain(*(_entries(asked, _is_gre, whole=whole, family=family) for family in _BY_FAMILY)):
+                told = dict(attributes(body[_NFGENMSG.size :]))
                 path = Path.HARDWARE if _status(body) & _HW_OFFLOAD else Path.SOFTWARE
                 entries[path] += 1
                 sums = [_counts(told[way]) for way in _COUNTERS if way in told]
@@ -179,20 +183,24 @@ def _offloaded(*, whole: bool) -> Mapping[Path, int]:
     return MappingProxyType(found)
 
 
-def _entries(asked: bytes, fits: Callable[[bytes], bool], *, whole: bool) -> Iterator[bytes]:
+def _entries(
+    asked: bytes, fits: Callable[[bytes], bool], *, whole: bool, family: int = socket.AF_UNSPEC
+) -> Iterator[bytes]:
     """The entries that fit; what the kernel sends besides shows that it does not filter.
 
     Args:
         asked: the filter.
         fits: whether an entry passes it.
         whole: whether the table is small enough to be read unfiltered.
+        family: of addresses; AF_UNSPEC for all.
 
     Raises:
         SourceError: PERMISSION; TOO_LARGE where there are too many, or too many would have to be passed over.
     """
     count = strays = 0
     with Netlink(_NETFILTER) as netfilter:
-        for body in netfilter.stream(_GET, _NFGENMSG + asked, limit=_BYTES, seconds=_SECONDS):
+        question = _NFGENMSG.pack(family, 0, 0) + asked
+        for body in netfilter.stream(_GET, question, limit=_BYTES, seconds=_SECONDS):
             if fits(body):
                 count += 1
                 yield body
@@ -208,7 +216,7 @@ def _is_offloaded(body: bytes) -> bool:
 
 
 def _is_gre(body: bytes) -> bool:
-    for kind, value in attributes(body[len(_NFGENMSG) :]):
+    for kind, value in attributes(body[_NFGENMSG.size :]):
         if kind == _ORIGINAL:
             proto = dict(attributes(dict(attributes(value)).get(_TUPLE_PROTO, b"")))
             return proto.get(_PROTO_NUM) == bytes((_GRE,))
@@ -216,7 +224,7 @@ def _is_gre(body: bytes) -> bool:
 
 
 def _status(body: bytes) -> int:
-    for kind, value in attributes(body[len(_NFGENMSG) :]):
+    for kind, value in attributes(body[_NFGENMSG.size :]):
         if kind == _STATUS and len(value) == _BE32.size:
             return int(_BE32.unpack(value)[0])
     raise SourceError(Reason.GARBAGE, "an entry of connection tracking without a status")

@@ -40,7 +40,8 @@ HELD = 0.08
 
 _SHARE = 0.002  # of one core
 _LONGEST_PAUSE = 900.0
-_FLOW_SECONDS, _LEAST_FLOW_SECONDS = 20e-6, 8e-6  # of the main thread for the text of a flow: unmeasured, and at best
+_FLOW_SECONDS, _LEAST_FLOW_SECONDS = 40e-6, 8e-6  # of the main thread for the text of a flow: unmeasured, and at best
+_ENOUGH_TO_MEASURE = 1000  # flows
 _KERNEL_BYTES, _KERNEL_SECONDS = 256 << 20, 4.0
 _TEXT_BYTES = 32 << 20
 
@@ -68,6 +69,7 @@ class OvsFlowsSource(Source[FlowTable]):
         self._reader = ovs_netlink.FlowReader()
         self._cpu = 0.0
         self._flow_seconds = _FLOW_SECONDS
+        self._best: float | None = None
 
     def pause(self, value: FlowTable) -> float:  # noqa: ARG002  # what it cost tells
         """As long as keeps the share of a core small."""
@@ -104,8 +106,8 @@ class OvsFlowsSource(Source[FlowTable]):
         texts = []
         for datapath in datapaths:
             if datapath.flows > limit:
-                # Of one slow answer a busy machine may have been the cause: not for ever.
-                self._flow_seconds = max(_LEAST_FLOW_SECONDS, self._flow_seconds * 0.9)
+                # A busy machine may have been the cause of one slow answer: not for ever.
+                self._flow_seconds = max(self._best or _LEAST_FLOW_SECONDS, self._flow_seconds * 0.8)
                 raise SourceError(
                     Reason.TOO_LARGE,
                     f"{datapath.datapath} has {datapath.flows} flows: to show more than {limit} would hold "
@@ -113,9 +115,9 @@ class OvsFlowsSource(Source[FlowTable]):
                 )
             began = time.monotonic()
             texts.append(await self._client.run("dpctl/dump-flows", "-m", datapath.datapath))
-            if datapath.flows:
-                took = (time.monotonic() - began) / max(datapath.flows, 1000)
-                self._flow_seconds = max(_LEAST_FLOW_SECONDS, took)
+            if datapath.flows >= _ENOUGH_TO_MEASURE:
+                self._flow_seconds = max(_LEAST_FLOW_SECONDS, (time.monotonic() - began) / datapath.flows)
+                self._best = min(self._flow_seconds, self._best or self._flow_seconds)
         return texts
 
     def _read(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import socket
 import struct
 import sys
 from pathlib import Path as File
@@ -60,11 +61,17 @@ class Kernel:
     def answer(self, kind: int, body: bytes) -> Iterator[bytes] | int:
         assert kind == 0x101, "nothing is written, and no counter reset"
         self.asked += 1
-        if 25 in dict(attributes(body[4:])) and struct.pack("=HH", 12, 25 | 0x8000) not in body:
-            return errno.EINVAL  # as Linux 6.12 does where the filter is not marked as nested
-        return self.error or self._fitting(dict(attributes(body[4:])))
+        wanted = dict(attributes(body[4:]))
+        if 25 in wanted and "protocol" in self.knows:  # as Linux 6.12 does
+            if struct.pack("=HH", 12, 25 | 0x8000) not in body:
+                return errno.EINVAL
+            if body[0] not in (socket.AF_INET, socket.AF_INET6):
+                return errno.EOPNOTSUPP
+        return self.error or self._fitting(body[0], wanted)
 
-    def _fitting(self, wanted: dict[int, bytes]) -> Iterator[bytes]:
+    def _fitting(self, family: int, wanted: dict[int, bytes]) -> Iterator[bytes]:
+        if family not in (socket.AF_UNSPEC, socket.AF_INET):
+            return
         for number, proto, status, *counts in self.entries:
             if 3 in wanted and "status" in self.knows:
                 value, mask = (struct.unpack(">I", wanted[part])[0] for part in (3, 26))
