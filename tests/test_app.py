@@ -187,6 +187,7 @@ def test_sources_that_nobody_can_ask_do_not_hold_it_up(node: Node) -> None:
     node.config = msgspec.structs.replace(
         node.config, sources=type(node.config.sources)(disable=["ovs", "host"]), roles=[Role.COMPUTE]
     )
+    (node.doubles["links"].needs,) = (s.needs for s in make_sources(node.config) if s.name == "links")
 
     async def story() -> None:
         async with node.running() as engine:

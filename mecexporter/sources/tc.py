@@ -18,6 +18,7 @@ from mecexporter.sources.wire.flower import IN_HW, SKIP_HW, SKIP_SW, FlowerReade
 from mecexporter.sources.wire.netlink import NETLINK_ROUTE, Netlink, attributes
 from mecexporter.state.datapath import FlowClass, FlowTable, Layer, Obstacle, Path, PortKind, Protocol
 from mecexporter.state.observed import Fresh
+from mecexporter.state.ports import port_kinds
 from mecexporter.state.world import Role
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from mecexporter.sources.flow_counters import Tally
     from mecexporter.sources.wire.flower import Traits
-    from mecexporter.state.sriov import Nic
     from mecexporter.state.world import World
 
 # include/uapi/linux/rtnetlink.h, pkt_sched.h
@@ -83,7 +83,7 @@ class TcSource(Source[FlowTable]):
         """Raises SourceError, TOO_LARGE where there are too many filters, and where representors are not known."""
         if not isinstance(world.sysfs, Fresh):
             raise SourceError(Reason.MISSING, f"which devices are representors is not known: {world.sysfs.why}")
-        return await self._reads.call(self._table.read, _kinds(world.sysfs.value))
+        return await self._reads.call(self._table.read, port_kinds(world))
 
 
 class _Hook(NamedTuple):
@@ -215,15 +215,6 @@ def _kind(where: tuple[int, int], names: set[str], kinds: Mapping[str, PortKind]
         return PortKind.INTERNAL
     found = {kinds[name] for name in names if name in kinds}
     return found.pop() if len(found) == 1 else PortKind.OTHER
-
-
-def _kinds(nic: Nic) -> dict[str, PortKind]:
-    """Of the devices that a NIC knows."""
-    out: dict[str, PortKind] = {}
-    for pf in nic.pfs:
-        out |= dict.fromkeys(filter(None, (*pf.devices, pf.master)), PortKind.UPLINK)
-        out |= dict.fromkeys(pf.representors.values(), PortKind.REPRESENTOR)
-    return out
 
 
 def _classes(traits: Traits, kind: PortKind, port: str) -> tuple[FlowClass, FlowClass]:

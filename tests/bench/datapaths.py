@@ -7,6 +7,7 @@ to make them is not in the figures. The user-space datapath is a real ovs-vswitc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import random
@@ -218,7 +219,9 @@ async def _waits(node: Node) -> tuple[float, float, str]:
         return said
 
     async def nobody() -> str:
-        await asyncio.sleep(1)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await asyncio.Event().wait()
         return ""
 
     try:

@@ -39,10 +39,12 @@ GRE_PACKETS = Metric(
 GRE_BYTES = Metric(name="mec_conntrack_gre_software_bytes_total", help="Bytes of these packets.", kind=Kind.COUNTER)
 
 
-@collector(ENTRIES, LIMIT, OFFLOADED, GRE, GRE_PACKETS, GRE_BYTES, reads=lambda v: (v.world.conntrack,))
+@collector(
+    ENTRIES, LIMIT, OFFLOADED, GRE, GRE_PACKETS, GRE_BYTES, reads=lambda v: (v.world.conntrack, v.world.applicable)
+)
 def conntrack(view: View) -> Iterator[Sample]:
     """As the kernel tells it, as far as this user may ask."""
-    if not isinstance(view.world.conntrack, Fresh):
+    if "conntrack" not in view.world.applicable or not isinstance(view.world.conntrack, Fresh):
         return
     table = view.world.conntrack.value
     yield ENTRIES(table.entries)

@@ -107,11 +107,12 @@ SKIPPED = Metric(
 def datapath_flows(view: View) -> Iterator[Sample]:
     """A number is told where every source that has a part in it answers."""
     world = view.world
-    tables = {name: part.value for name in TABLES if isinstance(part := world.part(name), Fresh)}
+    known = [name for name in TABLES if name in world.applicable]
+    tables = {name: part.value for name in known if isinstance(part := world.part(name), Fresh)}
     yield from _carried(tables, _whole(world, tables))
-    for (unit, protocol), ratio in sorted(hit_ratios(world).items()):
-        yield RATIO(ratio, unit=unit, protocol=protocol)
     if len(tables) == len(TABLES):
+        for (unit, protocol), ratio in sorted(hit_ratios(world).items()):
+            yield RATIO(ratio, unit=unit, protocol=protocol)
         yield from _software(world, tables)
         yield YOUNG(sum(sum(table.young.values()) for table in tables.values()))
     for name, table in tables.items():
