@@ -158,11 +158,11 @@ def test_user_space_datapaths_have_hardware_flows_of_their_own() -> None:
 def test_detail_that_was_skipped() -> None:
     world = healthy_offload()
     metric = "mec_datapath_detail_skipped"
-    assert values(world, metric, "source") == {("tc",): 0, ("ovs_flows",): 0, ("conntrack",): 0}
+    assert values(world, metric, "source") == {("tc",): 0, ("ovs_flows",): 0}
     too_many = without(world, "ovs_flows", "240000 flows, more than 200000", Reason.TOO_LARGE)
-    assert values(too_many, metric, "source") == {("tc",): 0, ("ovs_flows",): 1, ("conntrack",): 0}
+    assert values(too_many, metric, "source") == {("tc",): 0, ("ovs_flows",): 1}
     silent = without(world, "tc", reason=Reason.TIMEOUT)
-    assert values(silent, metric, "source") == {("ovs_flows",): 0, ("conntrack",): 0}
+    assert values(silent, metric, "source") == {("ovs_flows",): 0}
 
 
 def test_conntrack() -> None:

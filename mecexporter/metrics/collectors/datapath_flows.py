@@ -77,7 +77,7 @@ WINDOW = Metric(
 )
 SKIPPED = Metric(
     name="mec_datapath_detail_skipped",
-    help="Whether flows, or connections, were too many to be read one by one (1) or not (0).",
+    help="Whether flows were too many to be read one by one (1) or not (0).",
     labels=("source",),
 )
 
@@ -96,7 +96,6 @@ SKIPPED = Metric(
     reads=lambda v: (
         v.world.tc,
         v.world.ovs_flows,
-        v.world.conntrack,
         v.world.ovs,
         v.world.sysfs,
         v.world.links,
@@ -118,7 +117,7 @@ def datapath_flows(view: View) -> Iterator[Sample]:
     for name, table in tables.items():
         if table.seconds is not None:
             yield WINDOW(table.seconds, source=name)
-    for name in sorted({*TABLES, "conntrack"} & world.applicable):
+    for name in sorted(known):
         part = world.part(name)
         if isinstance(part, Fresh) or part.reason is Reason.TOO_LARGE:
             yield SKIPPED(not isinstance(part, Fresh), source=name)
