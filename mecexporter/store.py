@@ -42,6 +42,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     id_file_seen: bool = False
     versions: dict[str, Version] = {}
     models: dict[str, Model] = {}
+    stale_chassis: dict[str, int] = {}
     findings: dict[str, dict[str, float]] = {}
 
     @classmethod
@@ -56,6 +57,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
             id_file_seen=memory.id_file_seen,
             versions=dict(memory.versions),
             models=dict(memory.models),
+            stale_chassis=dict(memory.stale_chassis),
             findings=findings,
         )
 
@@ -69,6 +71,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
             id_file_seen=self.id_file_seen,
             versions=MappingProxyType(self.versions),
             models=MappingProxyType(self.models),
+            stale_chassis=MappingProxyType(self.stale_chassis),
         )
 
 
@@ -208,5 +211,5 @@ def forget(saved: Saved, what: str) -> Saved:
         return replace(saved, northd=False)
     roles = saved.roles - {Role(what)}
     if what == Role.CENTRAL:
-        return replace(saved, roles=roles, northd=False, models={})
+        return replace(saved, roles=roles, northd=False, models={}, stale_chassis={})
     return replace(saved, roles=roles)

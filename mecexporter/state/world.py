@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mecexporter.state.ovn import ChassisLookup, OvnController
     from mecexporter.state.ovn_db import Database, DatabaseServer, Northd, PairSync
     from mecexporter.state.ovs import BridgeFlows, OvsConf, Vswitchd
+    from mecexporter.state.propagation import Propagation
     from mecexporter.state.sriov import Links, Nic
 
 
@@ -50,6 +51,7 @@ class Settings:
 
     Attributes:
         device_mappings: physical network -> the PFs' netdevs that lead to it.
+        maintenance_hosts: hostnames of chassis that may be behind, case-folded.
     """
 
     system_id_policy: SystemIdPolicy = SystemIdPolicy.AUTO
@@ -57,8 +59,10 @@ class Settings:
     grace_identity: float = 120.0
     grace_bridge: float = 30.0
     grace_no_writer: float = 30.0
+    grace_propagation: float = 60.0
     grace_vf_drift: float = 60.0
     device_mappings: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    maintenance_hosts: frozenset[str] = frozenset()
     findings_limit: int = 100
     disabled_checks: frozenset[str] = frozenset()
     disabled_sources: frozenset[str] = frozenset()
@@ -118,6 +122,7 @@ class Memory:
         nb_cfg_seen_under: the id under which br-int last carried an ovn-nb-cfg.
         id_file_seen: whether system-id.conf was ever there.
         models: source of a database server -> the model that it last had.
+        stale_chassis: name -> nb_cfg, of the chassis that were stale when that was last told.
         healthy_id: the id that all signs have agreed on without a break since healthy_since.
     """
 
@@ -128,6 +133,7 @@ class Memory:
     id_file_seen: bool = False
     versions: Mapping[str, Version] = field(default_factory=lambda: MappingProxyType({}))
     models: Mapping[str, Model] = field(default_factory=lambda: MappingProxyType({}))
+    stale_chassis: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     healthy_id: str | None = None
     healthy_since: float | None = None
 
@@ -177,6 +183,7 @@ class World:
     northd: Observed[Northd]
     ovn_northbound_sync: Observed[tuple[PairSync, ...]]
     ovn_southbound_sync: Observed[tuple[PairSync, ...]]
+    ovn_chassis: Observed[Propagation]
     sysfs: Observed[Nic]
     links: Observed[Links]
     neutron: Observed[tuple[Port, ...]]
@@ -242,6 +249,7 @@ def empty_world(now: float, hostname: str, settings: Settings) -> World:
         northd=nothing,
         ovn_northbound_sync=nothing,
         ovn_southbound_sync=nothing,
+        ovn_chassis=nothing,
         sysfs=nothing,
         links=nothing,
         neutron=nothing,

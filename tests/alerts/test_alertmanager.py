@@ -166,6 +166,16 @@ def test_vfs_that_are_gone_silence_that_they_run_out_of_their_network_only(alert
     judged(alertmanager, "gone", want | {"MecVfsRunOut": "active"})
 
 
+def test_how_far_a_change_has_come_is_not_asked_where_nobody_writes(alertmanager: str) -> None:
+    node = {"instance": "unwritten"}
+    post(
+        alertmanager,
+        {"alertname": "MecOvnDbNoWriter", **node},
+        {"alertname": "MecCheckCannotTell", "check": "ovn_propagation_stalled", **node},
+    )
+    judged(alertmanager, "unwritten", {"MecOvnDbNoWriter": "active", "MecCheckCannotTell": "suppressed"})
+
+
 def test_what_ovn_controller_alone_can_tell_follows_from_its_death(alertmanager: str) -> None:
     node = {"instance": "dead"}
     post(
