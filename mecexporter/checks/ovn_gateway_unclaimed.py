@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @check(
     severity=Severity.CRITICAL,
     title=(
-        f"a chassisredirect port has no chassis in two reads, or flaps (claim storm): {FLAPPING} moves or more within "
-        "eight reads; judged at Northbound's writer or leader"
+        "a chassisredirect port has no chassis in two reads, or flaps (claim storm): of eight reads two saw it claimed "
+        f"again and again, or it moved {FLAPPING} times; judged at Northbound's writer or leader"
     ),
     roles=frozenset({Role.CENTRAL}),
     sources=("ovn_chassis",),
@@ -58,8 +58,9 @@ def _flaps(gateway: Gateway, at: float) -> Finding:
     return Finding(
         subject=gateway.port,
         summary=(
-            f"chassis take the gateway port {gateway.port} from each other: {gateway.moves} moves were seen within "
-            f"{gateway.window:.0f} s, now it is on {gateway.chassis or 'none'}"
+            f"chassis take the gateway port {gateway.port} from each other: within {gateway.window:.0f} s "
+            f"{gateway.storms} reads saw it claimed again and again, and {gateway.moves} moves were seen; now it is on "
+            f"{gateway.chassis or 'none'}"
         ),
         remedy=(
             "see the tunnels and their BFD sessions between the chassis that may have it (mecexporter check on each, "

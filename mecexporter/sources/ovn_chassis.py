@@ -22,7 +22,7 @@ from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.base import Source
 from mecexporter.sources.progress import Race
 from mecexporter.sources.wire.endpoint import Endpoint, TlsFiles
-from mecexporter.sources.wire.ovsdb import OvsdbClient
+from mecexporter.sources.wire.ovsdb import OvsdbClient, as_atom, as_optional
 from mecexporter.state.central import known, source_name
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.ovn_db import LOCAL, Database, Model
@@ -37,21 +37,31 @@ if TYPE_CHECKING:
     from mecexporter.state.world import World
 
 SB = str(Database.SOUTHBOUND)
+OWN = source_name(Database.NORTHBOUND, LOCAL)
 _LOCAL_DEADLINE = 5.0
 _LISTS_EVERY = 4
 _WINDOW = 8  # reads over which the moves of a gateway are counted
-_LOOKS = 6  # more looks within a read at a gateway that moved lately: a storm moves it twice a second
+_LOOKS = 6  # more looks within a read at a gateway whose row changed
 _LOOK_EVERY = 0.3
+_REWRITTEN = 3  # of those, the looks that must find it changed again
 _LOOKED_AT = 100  # gateways, at most
 _MAX_BYTES = 64 << 20
 
 
 @dataclass(slots=True)
 class _Claims:
-    """Who was seen to have a gateway last, and when it moved."""
+    """Who was seen to have a gateway last.
+
+    Attributes:
+        version: of its row.
+        moves: when another one had it.
+        storms: when the row was seen to change again and again.
+    """
 
     chassis: str | None = None
+    version: str | None = None
     moves: deque[float] = field(default_factory=deque)
+    storms: deque[float] = field(default_factory=deque)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +94,15 @@ class OvnChassisSource(Source[Propagation]):
     name = "ovn_chassis"
     roles = frozenset({Role.CENTRAL})
     deadline = 30.0
-    needs = (source_name(Database.NORTHBOUND, LOCAL),)
+    needs = (OWN,)
 
     def __init__(self, *, tls: TlsFiles | None, interval: float, stale: float, keep: float) -> None:
         self.interval = interval
         self._tls = tls
         self._stale = stale
         self._keep = 2 * max(stale, keep)
-        self._led = True  # of a server that never told us, that it does not lead is not known
+        # Of one that has not told us yet it is not known that it does not: what was found before our start is kept.
+        self._led = True
         self._asked: tuple[Endpoint, OvsdbClient] | None = None
         self._southbound = Race(self._keep)
         self._chassis = Race(self._keep)
@@ -100,14 +111,13 @@ class OvnChassisSource(Source[Propagation]):
 
     def configured(self, world: World) -> bool:
         """Where this host's own Northbound server leads, or did so last; and some Southbound server is known."""
-        own = _own(world)
-        if own is None or not known(world, Database.SOUTHBOUND):
+        there = [name for name in world.databases if name in world.applicable or name in world.memory.models]
+        if OWN not in there or not any(name.startswith(f"{SB}@") for name in there):
             return False
-        if isinstance(own.seen, Fresh):
-            self._led = own.seen.value.leads
+        own = world.databases[OWN]
+        if isinstance(own, Fresh):
+            self._led = own.value.leads
             return self._led
-        if own.seen.reason is Reason.PENDING:
-            return False
         others = (k.seen for k in known(world, Database.NORTHBOUND))
         return self._led and not any(isinstance(seen, Fresh) and seen.value.leads for seen in others)
 
@@ -122,11 +132,10 @@ class OvnChassisSource(Source[Propagation]):
         Raises:
             SourceError: MISSING where no Southbound server serves; as Northbound's where that does not answer.
         """
-        own = _own(world)
-        if own is None or isinstance(own.seen, Absent):
-            reason = own.seen.reason if own is not None and isinstance(own.seen, Absent) else Reason.MISSING
-            raise SourceError(reason, "this host's Northbound server does not answer")
-        nb_cfg = (own.seen.value.globals and own.seen.value.globals.nb_cfg) or 0
+        own = world.databases[OWN]
+        if isinstance(own, Absent):
+            raise SourceError(own.reason, "this host's Northbound server does not answer")
+        nb_cfg = (own.value.globals and own.value.globals.nb_cfg) or 0
         client = self._client(world)
         sb_cfg, reports = await _reports(client)
         now = time.monotonic()
@@ -193,15 +202,19 @@ class OvnChassisSource(Source[Propagation]):
         )
 
     async def _gateways(self, client: OvsdbClient, lists: _Lists) -> tuple[Gateway, ...]:
-        columns = ("logical_port", "chassis", "ha_chassis_group", "gateway_chassis")
+        columns = ("logical_port", "chassis", "ha_chassis_group", "gateway_chassis", "_version")
         rows = await client.select(SB, "Port_Binding", columns, [("type", "==", "chassisredirect")])
         claims = {row["_uuid"]: self._claims.get(row["_uuid"]) or _Claims() for row in rows or ()}
         self._claims = claims
         window = _WINDOW * self.interval
-        for row in rows or ():
-            self._note(row["_uuid"], row["chassis"], window)
-        if moving := [uuid for uuid, of in claims.items() if of.moves][:_LOOKED_AT]:
-            await self._look_closely(client, moving, window)
+        changed = [row["_uuid"] for row in rows or () if self._note(row["_uuid"], row["chassis"], row["_version"])]
+        restless = [uuid for uuid, of in claims.items() if of.moves or of.storms]
+        if closely := list(dict.fromkeys(changed + restless))[:_LOOKED_AT]:
+            await self._look_closely(client, closely)
+        for of in claims.values():
+            for times in (of.moves, of.storms):
+                while times and time.monotonic() - times[0] > window:
+                    times.popleft()
         found = [
             Gateway(
                 port=row["logical_port"],
@@ -209,32 +222,37 @@ class OvnChassisSource(Source[Propagation]):
                 chassis=None if row["chassis"] is None else lists.names.get(row["chassis"], row["chassis"]),
                 preferred=_preferred(row, lists),
                 moves=len(claims[row["_uuid"]].moves),
+                storms=len(claims[row["_uuid"]].storms),
                 window=window,
             )
             for row in rows or ()
         ]
         return tuple(sorted(found, key=lambda g: g.port))
 
-    def _note(self, uuid: str, chassis: str | None, window: float) -> None:
-        of, now = self._claims[uuid], time.monotonic()
+    def _note(self, uuid: str, chassis: str | None, version: str) -> bool:
+        """Take down who has it now; whether the row has changed since it was last seen."""
+        of = self._claims[uuid]
         if chassis is not None and chassis != of.chassis:
             if of.chassis is not None:
-                of.moves.append(now)
+                of.moves.append(time.monotonic())
             of.chassis = chassis
-        while of.moves and now - of.moves[0] > window:
-            of.moves.popleft()
+        before, of.version = of.version, version
+        return before not in (None, version)
 
-    async def _look_closely(self, client: OvsdbClient, uuids: list[str], window: float) -> None:
-        """Two that claim one gateway in turns do so many times between two reads."""
+    async def _look_closely(self, client: OvsdbClient, uuids: list[str]) -> None:
+        """Two that claim one gateway by turns rewrite its row several times a second.
+
+        Who is seen to have it need not change: OVN lets each of them claim it twice a second at most, so that one has
+        it for some milliseconds, and the other for the rest of the time.
+        """
+        rewritten = dict.fromkeys(uuids, 0)
         for _ in range(_LOOKS):
-            await asyncio.sleep(min(_LOOK_EVERY, self.interval / (2 * _LOOKS)))
-            for uuid, row in (await client.select_each(SB, "Port_Binding", ("chassis",), uuids)).items():
-                held = row["chassis"]
-                self._note(uuid, held[1] if held[0] == "uuid" else None, window)
-
-
-def _own(world: World) -> Known | None:
-    return next((k for k in known(world, Database.NORTHBOUND) if k.server == LOCAL), None)
+            await asyncio.sleep(_LOOK_EVERY)
+            for uuid, row in (await client.select_each(SB, "Port_Binding", ("chassis", "_version"), uuids)).items():
+                rewritten[uuid] += self._note(uuid, as_optional(row["chassis"]), as_atom(row["_version"]))
+        for uuid, times in rewritten.items():
+            if times >= _REWRITTEN:
+                self._claims[uuid].storms.append(time.monotonic())
 
 
 def _chosen(world: World) -> Known | None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 FLAPPING = 5
 """Moves of a gateway port within :attr:`Gateway.window` that are a claim storm. A rolling restart makes two."""
+STORMY = 2
+"""Reads within it, that saw the port claimed again and again, which are one too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,19 +90,21 @@ class Gateway:
         chassis: who has claimed it, None if nobody has.
         preferred: whether that is the one of highest priority; None where no priorities are known.
         moves: how often another chassis was seen to have it.
-        window: seconds within which these moves were.
+        storms: how many reads saw its row change again and again within two seconds.
+        window: seconds within which these were.
     """
 
     port: str
     chassis: str | None
     preferred: bool | None = None
     moves: int = 0
+    storms: int = 0
     window: float = 0.0
 
     @property
     def flaps(self) -> bool:
         """Whether it is in a claim storm."""
-        return self.moves >= FLAPPING
+        return self.moves >= FLAPPING or self.storms >= STORMY
 
     @property
     def state(self) -> GatewayState:

@@ -7,6 +7,7 @@ import pytest
 from tests.bench.audit import on_a_pair
 from tests.bench.ledgers import CHANGED, on_a_site
 from tests.bench.measure import all_checks, large_scrape, on_a_node
+from tests.bench.propagation import on_chassis
 
 
 def test_price_of_the_checks_is_measured() -> None:
@@ -34,3 +35,11 @@ def test_ledgers_are_measured_and_agree() -> None:
     rows = {row.what: row.value for row in on_a_site(10, 2_000)}
     assert rows["poll of Placement, requests"] == str(1 + 2 * CHANGED)
     assert {"poll of Neutron, CPU", "VFs judged, CPU", "ledgers, RSS"} <= rows.keys()
+
+
+@pytest.mark.root
+@pytest.mark.long
+def test_chassis_are_measured_and_none_is_said_to_be_behind() -> None:
+    rows = {row.what: row.value for row in on_chassis(50, 1_000, 20, 20)}
+    assert {"central, CPU", "central, SB server's CPU for us", "central, rules of propagation"} <= rows.keys()
+    assert int(rows["central, series"].replace(",", "")) > 3 * 50

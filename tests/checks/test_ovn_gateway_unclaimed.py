@@ -9,7 +9,7 @@ import pytest
 
 from mecexporter.checks.base import Severity, Unknown
 from mecexporter.checks.ovn_gateway_unclaimed import ovn_gateway_unclaimed
-from mecexporter.state.propagation import FLAPPING, Gateway
+from mecexporter.state.propagation import FLAPPING, STORMY, Gateway
 from tests.checks.verdicts import findings, only_finding, reported
 from tests.worlds import PEER, healthy_central, leading, propagation, without
 
@@ -35,17 +35,20 @@ def test_one_that_nobody_serves_in_two_reads() -> None:
 
 
 @pytest.mark.parametrize("chassis", [PEER, None])
-def test_a_claim_storm(chassis: str | None) -> None:
-    world = with_gateway(chassis=chassis, moves=FLAPPING)
+@pytest.mark.parametrize("seen", [{"moves": FLAPPING}, {"storms": STORMY}, {"moves": 2, "storms": STORMY}])
+def test_a_claim_storm(chassis: str | None, seen: dict[str, int]) -> None:
+    world = with_gateway(chassis=chassis, **seen)
     finding = only_finding(ovn_gateway_unclaimed, world)
     assert finding.subject == "cr-lrp-1"
-    assert f"{FLAPPING} moves were seen within 120 s" in finding.summary
+    assert "from each other: within 120 s" in finding.summary
+    assert f"{seen.get('moves', 0)} moves" in finding.summary
     assert "lrp-del-gateway-chassis lrp-1" in finding.remedy
     assert len(reported(ovn_gateway_unclaimed, world, reads=1)) == 1, "it was seen many times"
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"preferred": None}, {"preferred": False}, {"moves": 2}, {"moves": FLAPPING - 1}]
+    "changes",
+    [{}, {"preferred": None}, {"preferred": False}, {"moves": 2}, {"moves": FLAPPING - 1, "storms": STORMY - 1}],
 )
 def test_one_that_works(changes: dict[str, Any]) -> None:
     assert findings(ovn_gateway_unclaimed, with_gateway(**changes)) == ()

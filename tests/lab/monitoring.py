@@ -337,6 +337,14 @@ class Prometheus(Service):
         result: list[dict[str, Any]] = json.loads(page)["data"]["result"]
         return result
 
+    def rules(self) -> list[dict[str, Any]]:
+        """Its groups of rules, each with `name`, `lastEvaluation` and `evaluationTime` (seconds)."""
+        page = get(f"{self.url}/api/v1/rules")
+        if page is None:
+            raise LabError("Prometheus does not tell its rules")
+        groups: list[dict[str, Any]] = json.loads(page)["data"]["groups"]
+        return groups
+
 
 class Watch(Generic[E]):
     """Exporters, and what scrapes them and passes their alerts on."""
