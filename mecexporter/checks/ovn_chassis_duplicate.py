@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from mecexporter.checks.base import Finding, Severity, check, unknown
 from mecexporter.checks.words import quoted
 from mecexporter.state.observed import Absent
-from mecexporter.state.propagation import sharing_hostname
 from mecexporter.state.world import Role
 
 if TYPE_CHECKING:
@@ -32,14 +31,10 @@ def ovn_chassis_duplicate(world: World) -> Verdict:
     if isinstance(seen, Absent):
         return unknown(world, "ovn_chassis")
     shared = {hostname.casefold() for hostname in world.settings.shared_hostnames}
-    return tuple(
-        _finding(seen.value, of)
-        for hostname, of in sharing_hostname(seen.value.chassis).items()
-        if hostname not in shared
-    )
+    return tuple(_finding(seen.value, of) for hostname, of in seen.value.sharing.items() if hostname not in shared)
 
 
-def _finding(value: Propagation, of: list[ListedChassis]) -> Finding:
+def _finding(value: Propagation, of: tuple[ListedChassis, ...]) -> Finding:
     hostname = min(c.hostname for c in of)
     return Finding(
         subject=hostname,

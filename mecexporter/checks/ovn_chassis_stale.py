@@ -30,7 +30,8 @@ def ovn_chassis_stale(world: World) -> Verdict:
     seen = world.ovn_chassis
     if isinstance(seen, Absent):
         return unknown(world, "ovn_chassis")
-    return tuple(_finding(seen.value, c, r, seen.at) for c, r in seen.value.judged(world.settings) if r.stale)
+    stale = seen.value.judged(world.settings, lambda r: r.stale)
+    return tuple(_finding(seen.value, c, r, seen.at) for c, r in stale)
 
 
 def _finding(value: Propagation, chassis: ListedChassis, reported: Reported, at: float) -> Finding:

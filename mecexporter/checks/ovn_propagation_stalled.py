@@ -37,12 +37,12 @@ def ovn_propagation_stalled(world: World) -> Verdict:
     if isinstance(seen, Absent):
         return unknown(world, "ovn_chassis")
     value = seen.value
-    followers = [(c, r) for c, r in value.judged(world.settings) if not r.stale]
-    findings = [_of_chassis(value, c, r, seen.at) for c, r in followers if _stalled(r.lag, grace)]
+    stalled = value.judged(world.settings, lambda r: _stalled(r.lag, grace) and not r.stale)
+    findings = [_of_chassis(value, c, r, seen.at) for c, r in stalled]
     if _stalled(value.southbound, grace):
         findings.append(_of_southbound(value, seen.at))
-    lags = (value.southbound, *(r.lag for _, r in followers))
-    if not findings and any(lag.from_start and not _stalled(lag, grace) for lag in lags):
+    before_us = value.judged(world.settings, lambda r: r.lag.from_start and not r.stale)
+    if not findings and (value.southbound.from_start or any(before_us)):
         return Unknown(("ovn_chassis",))
     return tuple(findings)
 

@@ -77,6 +77,7 @@ class _Lists:
     at: float
     reporters: frozenset[str]
     chassis: Mapping[str, ListedChassis]
+    sharing: Mapping[str, tuple[ListedChassis, ...]]
     names: Mapping[str, str]
     priorities: Mapping[str, tuple[tuple[str | None, int], ...]]
 
@@ -162,6 +163,7 @@ class OvnChassisSource(Source[Propagation]):
                     if name in gone or not self._lists.chassis[name].remote
                 }
             ),
+            sharing=self._lists.sharing,
             gateways=await self._gateways(client, self._lists),
             listed=self._lists.at,
         )
@@ -187,7 +189,7 @@ class OvnChassisSource(Source[Propagation]):
 
     def _outdated(self, lists: _Lists, reporters: frozenset[str], now: float) -> bool:
         old = now - lists.at > (_LISTS_EVERY - 0.5) * self.interval
-        return old or reporters != lists.reporters or bool(sharing_hostname(lists.chassis))
+        return old or reporters != lists.reporters or bool(lists.sharing)
 
     def _reported(self, world: World, name: str, row: Row, lag: Lag) -> Reported:
         nb_cfg, at = _number(row, "nb_cfg"), row.get("nb_cfg_timestamp")
@@ -283,20 +285,20 @@ async def _read_lists(client: OvsdbClient, reporters: frozenset[str], now: float
     encaps: dict[str, list[tuple[str, str]]] = {}
     for row in await client.select(SB, "Encap", ("type", "ip", "chassis_name")) or []:
         encaps.setdefault(row["chassis_name"], []).append((row["type"], row["ip"]))
+    chassis = {
+        row["name"]: ListedChassis(
+            name=row["name"],
+            hostname=row["hostname"],
+            encaps=tuple(sorted(encaps.get(row["name"], ()))),
+            remote="true" in (row.get(of, {}).get("is-remote") for of in ("other_config", "external_ids")),
+        )
+        for row in rows
+    }
     return _Lists(
         at=now,
         reporters=reporters,
-        chassis=MappingProxyType(
-            {
-                row["name"]: ListedChassis(
-                    name=row["name"],
-                    hostname=row["hostname"],
-                    encaps=tuple(sorted(encaps.get(row["name"], ()))),
-                    remote="true" in (row.get(of, {}).get("is-remote") for of in ("other_config", "external_ids")),
-                )
-                for row in rows
-            }
-        ),
+        chassis=MappingProxyType(chassis),
+        sharing=MappingProxyType(sharing_hostname(chassis)),
         names={row["_uuid"]: row["name"] for row in rows},
         priorities=await _priorities(client),
     )

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from mecexporter.state.world import Settings
 
@@ -124,6 +124,7 @@ class Propagation:
         southbound: how Southbound follows Northbound.
         chassis: by name.
         reported: by name; a chassis without reports (remote, or a VTEP gateway) is not there.
+        sharing: chassis that have a hostname in common, see :func:`sharing_hostname`.
         listed: when the list of chassis was read, as its order: a greater one is another read.
     """
 
@@ -132,6 +133,7 @@ class Propagation:
     southbound: Lag
     chassis: Mapping[str, ListedChassis] = field(default_factory=lambda: MappingProxyType({}))
     reported: Mapping[str, Reported] = field(default_factory=lambda: MappingProxyType({}))
+    sharing: Mapping[str, tuple[ListedChassis, ...]] = field(default_factory=lambda: MappingProxyType({}))
     gateways: tuple[Gateway, ...] = ()
     listed: float = 0.0
 
@@ -140,19 +142,20 @@ class Propagation:
         """Name -> number, of the chassis that are stale."""
         return {name: r.nb_cfg for name, r in self.reported.items() if r.stale}
 
-    def judged(self, settings: Settings) -> Iterator[tuple[ListedChassis, Reported]]:
-        """The chassis that must follow: those that report and are not in maintenance."""
+    def judged(self, settings: Settings, which: Callable[[Reported], bool]) -> Iterator[tuple[ListedChassis, Reported]]:
+        """Of the chassis that must follow (they report, and are not in maintenance) those whose report is so."""
         for name, reported in self.reported.items():
-            chassis = self.chassis[name]
-            if chassis.hostname.casefold() not in settings.maintenance_hosts:
-                yield chassis, reported
+            if which(reported):
+                chassis = self.chassis[name]
+                if chassis.hostname.casefold() not in settings.maintenance_hosts:
+                    yield chassis, reported
 
 
-def sharing_hostname(chassis: Mapping[str, ListedChassis]) -> dict[str, list[ListedChassis]]:
+def sharing_hostname(chassis: Mapping[str, ListedChassis]) -> dict[str, tuple[ListedChassis, ...]]:
     """Of the chassis that have a hostname in common, case-folded: those by it, in the order of their names."""
     found: dict[str, list[ListedChassis]] = {}
     for name in sorted(chassis):
         each = chassis[name]
         if each.hostname and each.registered and not each.remote:
             found.setdefault(each.hostname.casefold(), []).append(each)
-    return {hostname: of for hostname, of in found.items() if len(of) > 1}
+    return {hostname: tuple(of) for hostname, of in found.items() if len(of) > 1}

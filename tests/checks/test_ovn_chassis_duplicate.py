@@ -9,7 +9,7 @@ import pytest
 
 from mecexporter.checks.base import Unknown
 from mecexporter.checks.ovn_chassis_duplicate import ovn_chassis_duplicate
-from mecexporter.state.propagation import ListedChassis
+from mecexporter.state.propagation import ListedChassis, sharing_hostname
 from tests.checks.verdicts import findings, only_finding, reported
 from tests.worlds import PEER, SYSTEM_ID, healthy_central, leading, propagation, without
 from tests.worlds import reported as report
@@ -22,8 +22,10 @@ OLD = ListedChassis(name="0ld", hostname="compute-2", encaps=(("geneve", "192.0.
 
 def with_chassis(*chassis: ListedChassis, shared: frozenset[str] = frozenset()) -> World:
     """Beside the two."""
+    listed = {**propagation().chassis, **{c.name: c for c in chassis}}
     seen = propagation(
-        chassis={**propagation().chassis, **{c.name: c for c in chassis}},
+        chassis=listed,
+        sharing=sharing_hostname(listed),
         reported={SYSTEM_ID: report(), PEER: report(), "0ld": report(19, behind=5)},
     )
     world = leading(healthy_central(), seen)
