@@ -1,6 +1,11 @@
-"""*OVN control plane*: do the databases have one writer each, and would their standbys serve if it died now?"""
+"""*OVN control plane*: do the databases have one writer each, and would their standbys serve if it died now?
+
+And does what is ordered arrive: in Southbound, on every chassis, at the gateways?
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from dashboards.panels import (
     ANY_IS_BAD,
@@ -22,13 +27,17 @@ from dashboards.panels import (
     unknown_table,
     worst,
 )
-from mecexporter.metrics.collectors import exporter, findings, ovn_db, ovn_northd
+from mecexporter.metrics.collectors import exporter, findings, ovn_chassis, ovn_db, ovn_northd
+
+if TYPE_CHECKING:
+    from mecexporter.metrics.spec import Metric
 
 UID = "mec-ovn-control-plane"
-CHECKS = 'check=~"ovn_(db|northd)_.+"'
-SOURCES = 'source=~"northd|ovn_.+_sync|OVN_.+"'
+CHECKS = 'check=~"ovn_(chassis|db|gateway|northd|propagation)_.+"'
+SOURCES = 'source=~"northd|ovn_chassis|ovn_.+_sync|OVN_.+"'
 NO_DATABASE = "No host of the databases answers"
 NO_CLUSTER = "No member of a cluster answers"
+NO_WRITER = "No writer or leader answers"
 
 OWN = 'server="local"'
 """A server counts once: by what its own host says."""
@@ -42,6 +51,14 @@ DIFFERING = or_none(
     f"{of(ovn_db.DIFFERING)} > 0", of(ovn_db.IN_SYNC), "table", "no row of any standby that can be told differs"
 )
 SERVER = "{{instance}} {{db}} {{server}}"
+
+_MISSING = f"{of(ovn_db.SB_CFG)} - on ({NODE}) group_right () {of(ovn_chassis.NB_CFG)}"
+FURTHEST = or_none(f"topk({LINES}, {_MISSING} > 0)", of(ovn_db.SB_CFG), "chassis", "no chassis lacks any")
+
+
+def took(cfg: Metric, at: Metric) -> str:
+    """How long the last bump took to get there, where it has."""
+    return f"{of(at)} - {of(ovn_db.NB_CFG_AT)} and {of(cfg)} == {of(ovn_db.NB_CFG)}"
 
 
 def health() -> list[Json]:
@@ -130,7 +147,72 @@ def databases() -> list[Json]:
             ],
             size=(12, 7),
             unit="short",
-            empty="No writer or leader answers",
+            empty=NO_WRITER,
+            stepped=True,
+            decimals=0,
+        ),
+    ]
+
+
+def propagation() -> list[Json]:
+    """Whether what is ordered arrives; told by Northbound's writer or leader."""
+    return [
+        timeseries(
+            "Behind",
+            "For how long Southbound, and the chassis that is furthest behind, have lacked a number that was there, by"
+            " the exporter's own clock. Stale chassis and those in maintenance are left out. Above the line, at"
+            " grace.propagation's default, something has stalled.",
+            [
+                query(of(ovn_chassis.SB_BEHIND), "{{instance}} Southbound"),
+                query(of(ovn_chassis.CHASSIS_BEHIND), "{{instance}} chassis"),
+            ],
+            size=(12, 7),
+            unit="s",
+            steps=((None, "green"), (60, "orange")),
+            empty=NO_WRITER,
+            line=True,
+        ),
+        timeseries(
+            "Chassis that are not current",
+            "Chassis by state. Behind for a moment is normal; stalled is longer than grace.propagation, stale longer"
+            " than grace.chassis_stale. Silent ones make no reports, as VTEPs; remote ones are another deployment's.",
+            [query(of(ovn_chassis.STATE, 'state!="current"'), "{{instance}} {{state}}")],
+            size=(12, 7),
+            unit="short",
+            empty=NO_WRITER,
+            stepped=True,
+            decimals=0,
+        ),
+        timeseries(
+            "How long a bump takes",
+            "From Northbound's last bump until Southbound had it, and until the last chassis had carried it through, by"
+            " the clocks of the hosts that did it. A gap: it has not arrived yet. A dead chassis leaves no more of the"
+            " second line.",
+            [
+                query(took(ovn_db.SB_CFG, ovn_db.SB_CFG_AT), "{{instance}} Southbound"),
+                query(took(ovn_db.HV_CFG, ovn_db.HV_CFG_AT), "{{instance}} every chassis"),
+            ],
+            size=(8, 7),
+            unit="s",
+            empty="No bump has arrived, or no writer or leader answers",
+        ),
+        table(
+            "Chassis furthest behind",
+            f"How many numbers a chassis lacks of Southbound's, the {LINES} that lack most. One or two are normal.",
+            FURTHEST,
+            {"site": "Site", "chassis": "Chassis", "hostname": "Host", "Value": "Lacks"},
+            [column("Lacks", custom_width=80)],
+            size=(8, 7),
+            unit="none",
+            empty=NO_WRITER,
+        ),
+        timeseries(
+            "Gateway ports",
+            "Gateways of routers: on their preferred chassis (claimed), on another, or on none.",
+            [query(of(ovn_chassis.GATEWAYS), "{{instance}} {{state}}")],
+            size=(8, 7),
+            unit="short",
+            empty=NO_WRITER,
             stepped=True,
             decimals=0,
         ),
@@ -266,14 +348,16 @@ def load() -> list[Json]:
 
 
 def control_plane() -> Json:
-    """*OVN control plane*, its databases half."""
+    """*OVN control plane*."""
     return dashboard(
         UID,
         "OVN control plane",
-        "Do the databases have one writer each, and would their standbys serve if it died now?",
+        "Do the databases have one writer each, would their standbys serve if it died now, and does what is ordered"
+        " arrive?",
         (
             ("", health()),
             ("The databases", databases()),
+            ("Chassis and gateways", propagation()),
             ("Northd", northd()),
             ("Clusters", clusters()),
             ("What the servers carry", load()),

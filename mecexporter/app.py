@@ -33,6 +33,7 @@ from mecexporter.sources.neutron import NeutronSource
 from mecexporter.sources.northd import NorthdSource
 from mecexporter.sources.nova import NovaSource
 from mecexporter.sources.openflow import OpenFlowSource
+from mecexporter.sources.ovn_chassis import OvnChassisSource
 from mecexporter.sources.ovn_controller import OvnControllerSource
 from mecexporter.sources.ovn_db import Found, OvnDatabaseSource
 from mecexporter.sources.ovn_db_sync import Audits, OvnDatabaseSyncSource
@@ -83,11 +84,13 @@ def settings(config: Config) -> Settings:
         grace_identity=config.grace.identity,
         grace_bridge=config.grace.bridge,
         grace_no_writer=config.grace.no_writer,
+        grace_propagation=config.grace.propagation,
         grace_vf_drift=config.grace.vf_drift,
         device_mappings={net: tuple(devices) for net, devices in config.sriov.device_mappings.items()},
         offload_ratio_low=config.offload.ratio_low,
         offload_min_pps=config.offload.min_pps,
         offload_target=config.offload.target,
+        maintenance_hosts=frozenset(host.casefold() for host in config.maintenance.hosts),
         findings_limit=config.findings.limit,
         disabled_checks=frozenset(config.checks.disable),
         disabled_sources=frozenset(config.sources.disable),
@@ -115,6 +118,9 @@ def make_sources(config: Config) -> tuple[Source[Any], ...]:
         NorthdSource(Path(ovn.run_dir), _path(ovn.northd_control), live),
         *_database_sources(config, Database.NORTHBOUND, ovn.northbound),
         *_database_sources(config, Database.SOUTHBOUND, ovn.southbound),
+        OvnChassisSource(
+            tls=_tls(config), interval=live, stale=config.grace.chassis_stale, keep=config.grace.propagation
+        ),
         SysfsSource(SysfsPaths(sysfs=Path(config.host.sysfs), proc=Path(config.host.proc)), live),
         LinksSource(live, ovs="ovs" not in config.sources.disable),
         TcSource(config.intervals.flows),
@@ -397,6 +403,8 @@ class Engine:
             memory = replace(memory, models=MappingProxyType({**memory.models, **models}))
         if (run := follow(world)) is not memory.offload:
             memory = replace(memory, offload=run)
+        if isinstance(world.ovn_chassis, Fresh) and (stale := world.ovn_chassis.value.stale) != memory.stale_chassis:
+            memory = replace(memory, stale_chassis=MappingProxyType(stale))
         versions = {
             component: version
             for component, version in world.versions().items()

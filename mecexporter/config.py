@@ -14,7 +14,7 @@ from mecexporter.yamlfile import YamlFile
 
 SHORTEST_INTERVAL = 1.0
 _SOURCE = re.compile(
-    "ovs|vswitchd|openflow|ovn_controller|chassis_lookup|host|northd|ovn_(?:north|south)bound_sync|sysfs|links|tc|ovs_flows|conntrack|neutron|security_groups|placement"
+    "ovs|vswitchd|openflow|ovn_controller|chassis_lookup|host|northd|ovn_(?:north|south)bound_sync|ovn_chassis|sysfs|links|tc|ovs_flows|conntrack|neutron|security_groups|placement"
     "|OVN_(North|South)bound@.+|nova@.+"
 )
 _DATABASE = re.compile(
@@ -226,6 +226,7 @@ class Grace(_Section, frozen=True):
     db_sync: Duration = Duration(30)
     no_writer: Duration = Duration(30)
     propagation: Duration = Duration(60)
+    chassis_stale: Duration = Duration(600)
     identity: Duration = Duration(120)
     bridge: Duration = Duration(30)
     vf_drift: Duration = Duration(60)

@@ -44,6 +44,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, Version] = {}
     models: dict[str, Model] = {}
     offload: OffloadRun | None = None
+    stale_chassis: dict[str, int] = {}
     findings: dict[str, dict[str, float]] = {}
 
     @classmethod
@@ -59,6 +60,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
             versions=dict(memory.versions),
             models=dict(memory.models),
             offload=memory.offload,
+            stale_chassis=dict(memory.stale_chassis),
             findings=findings,
         )
 
@@ -73,6 +75,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
             versions=MappingProxyType(self.versions),
             models=MappingProxyType(self.models),
             offload=self.offload,
+            stale_chassis=MappingProxyType(self.stale_chassis),
         )
 
 
@@ -212,5 +215,5 @@ def forget(saved: Saved, what: str) -> Saved:
         return replace(saved, northd=False)
     roles = saved.roles - {Role(what)}
     if what == Role.CENTRAL:
-        return replace(saved, roles=roles, northd=False, models={})
+        return replace(saved, roles=roles, northd=False, models={}, stale_chassis={})
     return replace(saved, roles=roles)

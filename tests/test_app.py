@@ -845,14 +845,15 @@ def test_settings_are_the_configurations(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_text(
         "ovs: {system_id_policy: ignore}\novn: {shared_hostnames: [a]}\n"
-        "grace: {identity: 5s, bridge: 6s, no_writer: 8s}\n"
+        "grace: {identity: 5s, bridge: 6s, no_writer: 8s, propagation: 9s}\nmaintenance: {hosts: [Compute-9]}\n"
         "findings: {limit: 7}\nchecks: {disable: [x]}\n"
     )
     made = settings(load(path, known_checks=frozenset({"x"})))
     assert made.system_id_policy is SystemIdPolicy.IGNORE
     assert made.shared_hostnames == {"a"}
     assert (made.grace_identity, made.grace_bridge, made.findings_limit) == (5, 6, 7)
-    assert made.grace_no_writer == 8
+    assert (made.grace_no_writer, made.grace_propagation) == (8, 9)
+    assert made.maintenance_hosts == {"compute-9"}
     assert made.disabled_checks == {"x"}
 
 
@@ -863,5 +864,5 @@ def test_sources_are_as_configured() -> None:
     blind = msgspec.convert({"sources": {"disable": ["ovs"]}}, Config)
     for config, needs in ((Config(), ("sysfs", "ovs")), (blind, ("sysfs",))):  # who knows no uplinks is not waited for
         assert [s.needs for s in make_sources(config) if s.name == "links"] == [needs]
-    others = {"chassis_lookup", "ovn_northbound_sync", "ovn_southbound_sync"}
+    others = {"chassis_lookup", "ovn_chassis", "ovn_northbound_sync", "ovn_southbound_sync"}
     assert all(s.deadline <= 5 for s in make_sources(Config()) if s.name not in others)

@@ -15,6 +15,7 @@ from mecexporter.config import Config
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.host import HostSource
 from mecexporter.sources.northd import NorthdSource
+from mecexporter.sources.ovn_chassis import OvnChassisSource
 from mecexporter.sources.ovn_db import OvnDatabaseSource
 from mecexporter.sources.ovn_db_sync import Audits, OvnDatabaseSyncSource
 from mecexporter.state.central import active_of, servers, source_name
@@ -37,6 +38,7 @@ from tests.worlds import (
     healthy_host,
     in_sync,
     own_socket,
+    propagation,
     standby_server,
 )
 
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
     from mecexporter.sources.base import Source
     from mecexporter.state.ovn_db import PairSync
+    from mecexporter.state.propagation import Propagation
     from mecexporter.state.world import World
 
 COMPUTE = ["ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup"]
@@ -166,6 +169,7 @@ class TestSources:
             "host",
             "OVN_Northbound@tcp:b:1",
             "OVN_Southbound@local",
+            "ovn_chassis",
             "ovn_northbound_sync",
             "sysfs",
             "links",
@@ -262,7 +266,12 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setattr(HostSource, "read", host)
     monkeypatch.setattr(NorthdSource, "read", its_northd)
     monkeypatch.setattr(OvnDatabaseSource, "read", database)
+
+    async def chassis(_source: OvnChassisSource, _world: World) -> Propagation:
+        return propagation()
+
     monkeypatch.setattr(OvnDatabaseSyncSource, "read", pairs)
+    monkeypatch.setattr(OvnChassisSource, "read", chassis)
     return made
 
 

@@ -52,6 +52,7 @@ from mecexporter.state.ovs import (
     Upcalls,
     Vswitchd,
 )
+from mecexporter.state.propagation import Gateway, Lag, ListedChassis, Propagation, Reported
 from mecexporter.state.sriov import Held, Links, Nic, Pf, PfLink, Uplink, Vf, VfLink
 from mecexporter.state.world import (
     Identity,
@@ -85,7 +86,9 @@ COMPUTE_SOURCES = frozenset(
 )
 NB, SB = Database.NORTHBOUND, Database.SOUTHBOUND
 SYNC = {NB: "ovn_northbound_sync", SB: "ovn_southbound_sync"}
-CENTRAL_SOURCES = frozenset({"host", "northd", *SYNC.values(), *(source_name(db, LOCAL) for db in Database)})
+CENTRAL_SOURCES = frozenset(
+    {"host", "northd", "ovn_chassis", *SYNC.values(), *(source_name(db, LOCAL) for db in Database)}
+)
 """On a host of databases; its peers and actives come on top."""
 ACTIVE, STANDBY, THIRD = "192.0.2.11", "192.0.2.12", "192.0.2.13"
 """Hosts of databases."""
@@ -356,13 +359,47 @@ def central(*servers: DatabaseServer, pairs: Iterable[PairSync] = ()) -> World:
     return world
 
 
+def reported(nb_cfg: int = 21, *, behind: float | None = None, **changes: Any) -> Reported:
+    """What a chassis that follows has reported, a second ago; ``changes`` are fields of Reported or Lag."""
+    of_lag = {name: changes.pop(name) for name in ("idle", "missed", "from_start") if name in changes}
+    return replace(Reported(nb_cfg=nb_cfg, at=NOW - 3, lag=Lag(behind=behind, **of_lag)), **changes)
+
+
+def propagation(**changes: Any) -> Propagation:
+    """Two chassis that follow, the first with a gateway; ``changes`` are fields of Propagation."""
+    names = {SYSTEM_ID: (HOSTNAME, "192.0.2.1"), PEER: ("compute-2", "192.0.2.2")}
+    return replace(
+        Propagation(
+            nb_cfg=21,
+            sb_cfg=21,
+            southbound=Lag(),
+            chassis={
+                name: ListedChassis(name=name, hostname=hostname, encaps=(("geneve", ip),))
+                for name, (hostname, ip) in names.items()
+            },
+            reported={name: reported() for name in names},
+            gateways=(Gateway(port="cr-lrp-1", chassis=SYSTEM_ID, preferred=True, window=120.0),),
+            listed=1000.0,
+        ),
+        **changes,
+    )
+
+
+def leading(world: World, seen: Propagation | None = None) -> World:
+    """The same World on the host of Northbound's writer or leader."""
+    status = {**world.status, "ovn_chassis": SourceStatus(last_success=READ, duration=0.004, rounds=4)}
+    world = replace(world, applicable=world.applicable | {"ovn_chassis"}, status=status)
+    return world.with_part("ovn_chassis", Fresh(seen or propagation(), READ))
+
+
 def healthy_central() -> World:
     """The host of the actives: it asks its own servers and, as peers, their standbys; its northd works."""
-    return central(
+    world = central(
         *(active_server(db) for db in Database),
         *(from_afar(standby_server(db), STANDBY) for db in Database),
         pairs=(in_sync(db, address(db, STANDBY), LOCAL) for db in Database),
     )
+    return leading(world)
 
 
 def healthy_standby() -> World:
@@ -389,7 +426,7 @@ def healthy_third() -> World:
 
 def healthy_member() -> World:
     """A host whose servers are members, and leaders, of clusters of three."""
-    return central(*(member_server(db) for db in Database))
+    return leading(central(*(member_server(db) for db in Database)))
 
 
 def out_of_sync() -> World:
@@ -468,6 +505,7 @@ def _earlier(world: World, seconds: float) -> World:
     for source in (
         *COMPUTE_SOURCES,
         "northd",
+        "ovn_chassis",
         *SYNC.values(),
         *API_SOURCES - {CELL1},
         *world.databases,
@@ -475,7 +513,10 @@ def _earlier(world: World, seconds: float) -> World:
     ):
         part = world.part(source)
         if isinstance(part, Fresh):
-            earlier = earlier.with_part(source, Fresh(part.value, part.at - seconds))
+            value = part.value
+            if isinstance(value, Propagation):  # whose list was read anew too
+                value = replace(value, listed=value.listed - seconds)
+            earlier = earlier.with_part(source, Fresh(value, part.at - seconds))
         elif part.reason is not Reason.PENDING:
             earlier = earlier.with_part(source, replace(part, at=part.at - seconds))
     return earlier

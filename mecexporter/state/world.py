@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mecexporter.state.ovn import ChassisLookup, OvnController
     from mecexporter.state.ovn_db import Database, DatabaseServer, Northd, PairSync
     from mecexporter.state.ovs import BridgeFlows, OffloadRun, OvsConf, Vswitchd
+    from mecexporter.state.propagation import Propagation
     from mecexporter.state.sriov import Links, Nic
 
 
@@ -55,6 +56,7 @@ class Settings:
         offload_ratio_low: share of packets in hardware that is too small.
         offload_min_pps: packets a second under which no share is judged.
         offload_target: bits a second that a server is to carry.
+        maintenance_hosts: hostnames of chassis that may be behind, case-folded.
     """
 
     system_id_policy: SystemIdPolicy = SystemIdPolicy.AUTO
@@ -62,11 +64,13 @@ class Settings:
     grace_identity: float = 120.0
     grace_bridge: float = 30.0
     grace_no_writer: float = 30.0
+    grace_propagation: float = 60.0
     grace_vf_drift: float = 60.0
     device_mappings: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     offload_ratio_low: float = 0.8
     offload_min_pps: float = 1000.0
     offload_target: float = 40e9
+    maintenance_hosts: frozenset[str] = frozenset()
     findings_limit: int = 100
     disabled_checks: frozenset[str] = frozenset()
     disabled_sources: frozenset[str] = frozenset()
@@ -127,6 +131,7 @@ class Memory:
         id_file_seen: whether system-id.conf was ever there.
         models: source of a database server -> the model that it last had.
         offload: what was seen of the ovs-vswitchd that was looked at last.
+        stale_chassis: name -> nb_cfg, of the chassis that were stale when that was last told.
         healthy_id: the id that all signs have agreed on without a break since healthy_since.
     """
 
@@ -138,6 +143,7 @@ class Memory:
     versions: Mapping[str, Version] = field(default_factory=lambda: MappingProxyType({}))
     models: Mapping[str, Model] = field(default_factory=lambda: MappingProxyType({}))
     offload: OffloadRun | None = None
+    stale_chassis: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     healthy_id: str | None = None
     healthy_since: float | None = None
 
@@ -188,6 +194,7 @@ class World:
     northd: Observed[Northd]
     ovn_northbound_sync: Observed[tuple[PairSync, ...]]
     ovn_southbound_sync: Observed[tuple[PairSync, ...]]
+    ovn_chassis: Observed[Propagation]
     sysfs: Observed[Nic]
     links: Observed[Links]
     tc: Observed[FlowTable]
@@ -263,6 +270,7 @@ def empty_world(now: float, hostname: str, settings: Settings) -> World:
         northd=nothing,
         ovn_northbound_sync=nothing,
         ovn_southbound_sync=nothing,
+        ovn_chassis=nothing,
         sysfs=nothing,
         links=nothing,
         tc=nothing,

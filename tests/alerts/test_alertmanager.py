@@ -189,6 +189,16 @@ def test_a_ledger_of_vfs_that_is_lost_is_told_once_and_what_is_critical_too(aler
     wait_until(lambda: by_check() == want, 10, f"{want}")
 
 
+def test_how_far_a_change_has_come_is_not_asked_where_nobody_writes(alertmanager: str) -> None:
+    node = {"instance": "unwritten"}
+    post(
+        alertmanager,
+        {"alertname": "MecOvnDbNoWriter", **node},
+        {"alertname": "MecCheckCannotTell", "check": "ovn_propagation_stalled", **node},
+    )
+    judged(alertmanager, "unwritten", {"MecOvnDbNoWriter": "active", "MecCheckCannotTell": "suppressed"})
+
+
 def test_what_ovn_controller_alone_can_tell_follows_from_its_death(alertmanager: str) -> None:
     node = {"instance": "dead"}
     post(

@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: what the exporter costs, as a table. Needs root, and some six minutes."""
+"""`python -m tests.bench`: what the exporter costs, as a table. Needs root, and some nine minutes."""
 # ruff: noqa: T201 - a command prints
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from tests.bench.flows import of_flows
 from tests.bench.ledgers import on_a_site
 from tests.bench.links import of_links
 from tests.bench.measure import all_checks, large_scrape, machine, on_a_node
+from tests.bench.propagation import on_chassis
 from tests.lab.site import PROGRAMS, LabError, require
 
 
@@ -23,6 +24,7 @@ def main() -> int:
         "--switches", type=int, default=10_000, help="of ten ports each, audited (default: %(default)s)"
     )
     parser.add_argument("--hosts", type=int, default=300, help="of a site whose VFs are read (default: %(default)s)")
+    parser.add_argument("--chassis", type=int, default=3_000, help="that follow nb_cfg (default: %(default)s)")
     options = parser.parse_args()
     try:
         require(PROGRAMS)
@@ -36,6 +38,7 @@ def main() -> int:
     rows += of_flows()
     rows += of_links()
     rows += [*of_the_kernel(), *of_text(), *beside_vswitchd()]
+    rows += on_chassis(options.chassis, seconds=options.seconds)
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     print(f"{'what':{widths[0]}}  {'measured':>{widths[1]}}  {'target':{widths[2]}}  how")
     for row in rows:

@@ -48,7 +48,7 @@ def on_a_pair(switches: int = 10_000, ports: int = 10, chassis: int = 3_000) -> 
             active = Server(directory / "a", db=db)
             standby = Server(directory / "b", f"--sync-from={active.tcp}", db=db)
             with running(active, standby):
-                asyncio.run(_fill(active.socket, db, batches))
+                asyncio.run(fill(active.socket, db, batches))
                 wait_until(lambda: _cells(standby) == _cells(active), FILLED, "the standby has copied")  # noqa: B023  # called here
                 before = [cpu_seconds(s.pid) for s in (active, standby)]
                 # In a process of its own, whose memory is the audit's alone.
@@ -100,7 +100,7 @@ async def _audit(db: Database, active: str, standby: str) -> Cost:
     return cost
 
 
-async def _fill(path: Path, db: Database, batches: Iterator[list[dict[str, Any]]]) -> None:
+async def fill(path: Path, db: Database, batches: Iterator[list[dict[str, Any]]]) -> None:
     reader, writer = await asyncio.open_unix_connection(path, limit=1 << 26)
     for ops in batches:
         writer.write(json.dumps({"id": 0, "method": "transact", "params": [db, *ops]}).encode())
@@ -115,7 +115,7 @@ def _cells(server: Server) -> int:
     return int(told.get("cells", 0))
 
 
-def _insert(table: str, name: str, row: dict[str, Any]) -> dict[str, Any]:
+def insert(table: str, name: str, row: dict[str, Any]) -> dict[str, Any]:
     return {"op": "insert", "table": table, "uuid-name": name, "row": row}
 
 
@@ -125,7 +125,7 @@ def _map(**pairs: str) -> list[Any]:
 
 def northbound(switches: int, ports: int) -> Iterator[list[dict[str, Any]]]:
     """As Neutron fills it: ports with their external_ids, an ACL each."""
-    yield [_insert("NB_Global", "g", {})]
+    yield [insert("NB_Global", "g", {})]
     for first in range(0, switches, BATCH):
         ops: list[dict[str, Any]] = []
         for n in range(first, min(first + BATCH, switches)):
@@ -143,7 +143,7 @@ def northbound(switches: int, ports: int) -> Iterator[list[dict[str, Any]]]:
                     "neutron:security_group_ids": str(uuid.uuid4()),
                 }
                 port = {"name": str(uuid.uuid4()), "addresses": address, "port_security": address}
-                ops.append(_insert("Logical_Switch_Port", f"p{n}_{p}", port | {"external_ids": _map(**ids)}))
+                ops.append(insert("Logical_Switch_Port", f"p{n}_{p}", port | {"external_ids": _map(**ids)}))
                 acl = {
                     "direction": "to-lport",
                     "priority": 1002,
@@ -151,26 +151,26 @@ def northbound(switches: int, ports: int) -> Iterator[list[dict[str, Any]]]:
                     "action": "allow-related",
                     "external_ids": _map(**{"neutron:security_group_rule_id": str(uuid.uuid4())}),
                 }
-                ops.append(_insert("ACL", f"a{n}_{p}", acl))
+                ops.append(insert("ACL", f"a{n}_{p}", acl))
                 members["ports"].append(["named-uuid", f"p{n}_{p}"])
                 members["acls"].append(["named-uuid", f"a{n}_{p}"])
             switch = {"name": f"neutron-{uuid.uuid4()}"} | {key: ["set", held] for key, held in members.items()}
-            ops.append(_insert("Logical_Switch", f"s{n}", switch))
+            ops.append(insert("Logical_Switch", f"s{n}", switch))
         yield ops
 
 
 def southbound(chassis: int) -> Iterator[list[dict[str, Any]]]:
     """Chassis with what each keeps to itself."""
-    yield [_insert("SB_Global", "g", {})]
+    yield [insert("SB_Global", "g", {})]
     for first in range(0, chassis, BATCH):
         ops: list[dict[str, Any]] = []
         for n in range(first, min(first + BATCH, chassis)):
             name, ip = str(uuid.uuid4()), f"192.{n >> 16}.{n >> 8 & 255}.{n & 255}"
             ops += [
-                _insert("Encap", f"e{n}", {"type": "geneve", "ip": ip, "chassis_name": name}),
-                _insert(
+                insert("Encap", f"e{n}", {"type": "geneve", "ip": ip, "chassis_name": name}),
+                insert(
                     "Chassis", f"c{n}", {"name": name, "hostname": f"compute-{n}", "encaps": ["named-uuid", f"e{n}"]}
                 ),
-                _insert("Chassis_Private", f"p{n}", {"name": name, "chassis": ["named-uuid", f"c{n}"], "nb_cfg": 7}),
+                insert("Chassis_Private", f"p{n}", {"name": name, "chassis": ["named-uuid", f"c{n}"], "nb_cfg": 7}),
             ]
         yield ops

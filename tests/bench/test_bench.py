@@ -10,6 +10,7 @@ from tests.bench.flows import of_flows
 from tests.bench.ledgers import CHANGED, on_a_site
 from tests.bench.links import of_links
 from tests.bench.measure import all_checks, large_scrape, on_a_node
+from tests.bench.propagation import on_chassis
 
 
 def test_price_of_the_checks_is_measured() -> None:
@@ -58,3 +59,11 @@ def test_how_long_ovs_vswitchd_is_held_is_measured() -> None:
     few, many = beside_vswitchd(500, 30_000)
     assert few.what.startswith("another's command beside us, 500 flows")
     assert "detail skipped" in many.how
+
+
+@pytest.mark.root
+@pytest.mark.long
+def test_chassis_are_measured_and_none_is_said_to_be_behind() -> None:
+    rows = {row.what: row.value for row in on_chassis(50, 1_000, 20, 20)}
+    assert {"central, CPU", "central, SB server's CPU for us", "central, rules of propagation"} <= rows.keys()
+    assert int(rows["central, series"].replace(",", "")) > 3 * 50

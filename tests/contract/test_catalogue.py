@@ -50,6 +50,10 @@ mec_ovn_hv_cfg
 mec_ovn_nb_cfg_timestamp_seconds
 mec_ovn_sb_cfg_timestamp_seconds
 mec_ovn_hv_cfg_timestamp_seconds
+mec_ovn_chassis_info{chassis,hostname,encap_type,encap_ip}
+mec_ovn_chassis_nb_cfg{chassis,hostname}
+mec_ovn_chassis_nb_cfg_timestamp_seconds{chassis,hostname}
+mec_ovn_gateway_ports{state}
 mec_node_info{hostname,kernel,ovs_version,ovn_version}
 mec_system_id_info{origin,system_id}
 mec_ovn_controller_config_info{hostname,encap_type,encap_ip,remote,bridge}
@@ -94,12 +98,16 @@ CHECKS = {
     "offload_gre_conntrack": "warning",
     "offload_gre_stateful": "warning",
     "offload_ratio_low": "warning",
+    "ovn_chassis_duplicate": "critical",
+    "ovn_chassis_stale": "warning",
     "ovn_db_no_writer": "critical",
     "ovn_db_out_of_sync": "critical",
     "ovn_db_raft_degraded": "warning",
     "ovn_db_replication_down": "warning",
     "ovn_db_split_brain": "critical",
+    "ovn_gateway_unclaimed": "critical",
     "ovn_northd_inactive": "critical",
+    "ovn_propagation_stalled": "warning",
     "vf_double_booked": "critical",
     "vf_inventory_mismatch": "warning",
     "vf_leaked": "warning",
@@ -112,7 +120,7 @@ SOURCES = {
         *("ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host"),
         *("ovs_flows", "sysfs", "tc"),
     },
-    Role.CENTRAL: {"northd"},
+    Role.CENTRAL: {"northd", "ovn_chassis"},
     Role.API: {"neutron", "nova@", "placement", "security_groups", "sysfs"},
 }
 EITHER = {
@@ -129,7 +137,10 @@ LEDGERS = {
     "vf_inventory_mismatch": (),
 }
 """Those that a VF check can't do without."""
-PREFIXES = {Role.CENTRAL: ("ovn_db_", "ovn_northd_"), Role.API: ("vf_", "offload_gre_stateful")}
+PREFIXES = {
+    Role.CENTRAL: ("ovn_chassis_", "ovn_db_", "ovn_gateway_", "ovn_northd_", "ovn_propagation_"),
+    Role.API: ("vf_", "offload_gre_stateful"),
+}
 STANDALONE, CLUSTERED = Model.STANDALONE, Model.CLUSTERED
 MODELS = {
     "ovn_db_no_writer": {STANDALONE, CLUSTERED},

@@ -86,6 +86,7 @@ def rows(drawing: Drawing, title: str) -> int | None:
 
 def test_a_pair_in_sync_and_out_of_it(tmp_path: Path) -> None:
     with Pair() as pair:
+        pair.ca.nbctl("--wait=hv", "sync")
         exporters = [CentralExporter(host, peers(pair.ca, pair.cb), **QUICK) for host in (pair.ca, pair.cb)]
         with scraped(pair, *exporters) as prometheus:
             wait_until(lambda: len(prometheus.query(ovn_db.IN_SYNC.name)) == 4, PATIENCE, "both are scraped")
@@ -108,6 +109,7 @@ def test_a_pair_in_sync_and_out_of_it(tmp_path: Path) -> None:
 
 def test_a_cluster(tmp_path: Path) -> None:
     with Cluster() as cluster:
+        cluster.hosts["s1"].nbctl("--wait=hv", "sync")
         exporters = [CentralExporter(host, {}, **QUICK) for host in cluster.hosts.values()]
         with scraped(cluster, *exporters) as prometheus:
             wait_until(lambda: len(prometheus.query(ovn_db.RAFT_LEADER.name)) == 6, PATIENCE, "all are scraped")

@@ -35,6 +35,10 @@ LANES = 4
 
 NO_WRITER, OUT_OF_SYNC = "ovn_db_no_writer", "ovn_db_out_of_sync"
 REPLICATION, SPLIT, NORTHD = "ovn_db_replication_down", "ovn_db_split_brain", "ovn_northd_inactive"
+PROPAGATION = frozenset(
+    {"ovn_chassis_duplicate", "ovn_chassis_stale", "ovn_gateway_unclaimed", "ovn_propagation_stalled"}
+)
+"""What the host of Northbound's writer tells alone, of both databases."""
 NONE: frozenset[str] = frozenset()
 
 
@@ -77,15 +81,15 @@ TROUBLES = {
     "northd-paused": Trouble(ca=Seen(must=checks(NORTHD)), cb=WELL),
     "northd-killed": Trouble(ca=Seen(must=checks(NORTHD)), cb=WELL),
     "active-killed": Trouble(
-        ca=Seen(must=LOST_WRITER | checks(NORTHD), unknown=checks(OUT_OF_SYNC)),
+        ca=Seen(must=LOST_WRITER | checks(NORTHD), unknown=checks(OUT_OF_SYNC) | PROPAGATION),
         cb=Seen(must=LOST_WRITER, unknown=checks(OUT_OF_SYNC)),
     ),
     "active-sb-killed": Trouble(
-        ca=Seen(must=LOST_WRITER | checks(NORTHD), unknown=checks(OUT_OF_SYNC)),
+        ca=Seen(must=LOST_WRITER | checks(NORTHD), unknown=checks(OUT_OF_SYNC) | PROPAGATION),
         cb=Seen(must=LOST_WRITER, unknown=checks(OUT_OF_SYNC)),
     ),
     "active-stopped": Trouble(
-        ca=Seen(must=LOST_WRITER, may=checks(NORTHD), unknown=checks(OUT_OF_SYNC, SPLIT)),
+        ca=Seen(must=LOST_WRITER, may=checks(NORTHD), unknown=checks(OUT_OF_SYNC, SPLIT) | PROPAGATION),
         cb=Seen(must=LOST_WRITER, unknown=checks(OUT_OF_SYNC, SPLIT)),
     ),
     "link-cut": Trouble(

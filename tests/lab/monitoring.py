@@ -136,7 +136,7 @@ class Exporter(Scraped):
         self.settings = {name: paths.get(name, {}) | dict(sections.get(name, {})) for name in paths | sections}
 
     def command(self) -> list[str | Path]:
-        (self.node.dir / "state").mkdir(exist_ok=True)
+        (self.config.parent / "state").mkdir(parents=True, exist_ok=True)
         self.config.write_text(yaml.safe_dump({"roles": self.roles} | self.settings, sort_keys=False))
         return [sys.executable, "-m", "mecexporter", "run", "--config", self.config,
                 "--listen", f"127.0.0.1:{self.port}"]  # fmt: skip
@@ -168,6 +168,29 @@ class Exporter(Scraped):
             [sys.executable, "-m", "mecexporter", "check", "--config", self.config, *options],
             env=self.site.env, cwd=RULES.parent, capture_output=True, text=True, timeout=2 * CALL_TIMEOUT, check=False,
         )  # fmt: skip
+
+
+class SiteExporter(Exporter):
+    """The exporter of the host of a site's databases and northd, which is no compute node."""
+
+    def __init__(self, site: Site, **sections: Mapping[str, object]) -> None:
+        """`sections` as of a node's."""
+        Scraped.__init__(self, site, "exporter-central")
+        self.instance = "central"
+        self.roles = ["central"]
+        directory = site.dir / "central"
+        self.config = directory / "mecexporter.yaml"
+        databases = {
+            section: {"database": f"unix:{site.dir}/{db}.sock", "control": str(site.dir / f"{db}.ctl")}
+            for section, db in (("northbound", "nb"), ("southbound", "sb"))
+        }
+        paths: dict[str, dict[str, object]] = {
+            "web": {"local_socket": str(directory / "api.sock")},
+            "ovs": {"database": f"unix:{directory}/db.sock", "run_dir": str(directory)},
+            "ovn": {"run_dir": str(site.dir), "northd_control": str(site.dir / "ovn-northd.ctl"), **databases},
+            "host": {"state_dir": str(directory / "state"), "hostname": "central"},
+        }
+        self.settings = {name: paths.get(name, {}) | dict(sections.get(name, {})) for name in paths | sections}
 
 
 class Receiver:
@@ -307,6 +330,14 @@ class Prometheus(Service):
             raise LabError(f"Prometheus does not answer {expression}")
         result: list[dict[str, Any]] = json.loads(page)["data"]["result"]
         return result
+
+    def rules(self) -> list[dict[str, Any]]:
+        """Its groups of rules, each with `name`, `lastEvaluation` and `evaluationTime` (seconds)."""
+        page = get(f"{self.url}/api/v1/rules")
+        if page is None:
+            raise LabError("Prometheus does not tell its rules")
+        groups: list[dict[str, Any]] = json.loads(page)["data"]["groups"]
+        return groups
 
 
 class Watch(Generic[E]):

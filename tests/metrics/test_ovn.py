@@ -69,6 +69,15 @@ OF_RAFT = {
     "mec_ovn_raft_members_reachable",
     "mec_ovn_raft_term",
 }
+OF_CHASSIS = {
+    "mec_ovn_chassis_behind_seconds",
+    "mec_ovn_chassis_info",
+    "mec_ovn_chassis_nb_cfg",
+    "mec_ovn_chassis_nb_cfg_timestamp_seconds",
+    "mec_ovn_chassis_state",
+    "mec_ovn_gateway_ports",
+    "mec_ovn_sb_behind_seconds",
+}
 OF_NORTHD = {"mec_ovn_northd_active", "mec_ovn_northd_connected", "mec_ovn_northd_paused"}
 
 
@@ -91,10 +100,10 @@ def value(world: World, name: str, **labels: str) -> float | None:
 @pytest.mark.parametrize(
     ("world", "families"),
     [
-        pytest.param(healthy_central(), OF_SERVER | OF_PAIR | CFG | OF_NORTHD, id="the actives' host"),
+        pytest.param(healthy_central(), OF_SERVER | OF_PAIR | CFG | OF_NORTHD | OF_CHASSIS, id="the actives' host"),
         pytest.param(healthy_standby(), OF_SERVER | OF_PAIR | OF_NORTHD, id="the standbys' host"),
         pytest.param(healthy_third(), {"mec_ovn_db_info", "mec_ovn_db_writable"} | OF_PAIR, id="a third host"),
-        pytest.param(healthy_member(), OF_SERVER | OF_RAFT | CFG | OF_NORTHD, id="a leader's host"),
+        pytest.param(healthy_member(), OF_SERVER | OF_RAFT | CFG | OF_NORTHD | OF_CHASSIS, id="a leader's host"),
     ],
 )
 def test_what_each_host_has(world: World, families: set[str]) -> None:
@@ -142,6 +151,11 @@ def test_one_that_was_never_in_sync_says_nothing_of_that(db: Database) -> None:
     left = {"mec_ovn_db_in_sync", "mec_ovn_db_rows_differing"}
     assert gone(healthy_central(), world) == {(name, db, address(db, STANDBY)) for name in OF_PAIR - left}
     assert value(world, "mec_ovn_db_in_sync", db=db, server=address(db, STANDBY)) == 0
+
+
+def test_chassis_that_are_lost_have_no_series() -> None:
+    lost = without(healthy_central(), "ovn_chassis", reason=Reason.TIMEOUT)
+    assert {name for name, _, _ in gone(healthy_central(), lost)} == OF_CHASSIS
 
 
 def test_northd_that_is_lost_has_no_series() -> None:

@@ -6,15 +6,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prometheus_client import CollectorRegistry, exposition
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector as LibraryCollector
 
 from mecexporter.metrics.registry import Collector, discover
 from mecexporter.metrics.render import Format, Renderer, negotiate
 from mecexporter.metrics.spec import Kind, Metric, MetricContractError, Sample
 from mecexporter.state.observed import Fresh
+from tests.checks.verdicts import AWKWARD
 from tests.worlds import COMPUTE_SOURCES, healthy_compute, view_of, without
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from prometheus_client.metrics_core import Metric as Family
 
     from mecexporter.metrics.registry import View
 
@@ -193,3 +200,39 @@ class TestDeclaration:
     def test_a_sample_has_its_labels_in_the_declarations_order(self) -> None:
         metric = Metric(name="mec_toy", help="A toy.", labels=("db", "server"))
         assert metric(True, server="local", db="x") == Sample(metric, ("x", "local"), 1.0)
+
+
+class _Library(LibraryCollector):
+    """The same families, as prometheus-client has them."""
+
+    def __init__(self, families: list[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Family]:
+        return self._families
+
+
+VALUES = (0, 1, -1.5, 0.1, 1e-9, 21, 1_234_567, 1_800_000_000.125, 1e21, float("inf"), float("-inf"), float("nan"))
+
+
+@pytest.mark.parametrize("form", Format)
+@pytest.mark.parametrize("name", ["mec_awkward", "mec_awkward_total", "mec_awkward_info"])
+def test_lines_are_the_librarys(form: Format, name: str) -> None:
+    """Whatever labels and values hold."""
+    kind = {"mec_awkward_total": Kind.COUNTER, "mec_awkward_info": Kind.INFO}.get(name, Kind.GAUGE)
+    about = 'Back\\slash, "quotes" and\na second line.'
+    ours = Metric(name=name, help=about, labels=("zone", "chassis"), kind=kind)
+    bare = Metric(name="mec_bare", help="None.")
+    family = (CounterMetricFamily if kind is Kind.COUNTER else GaugeMetricFamily)(name, about, labels=ours.labels)
+    samples = []
+    for number, text in enumerate([*AWKWARD, "", "=", "{}", ","]):
+        samples.append(ours(VALUES[number % len(VALUES)], zone=text, chassis=f"{number}{text}"))
+        family.add_metric((text, f"{number}{text}"), VALUES[number % len(VALUES)])
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Library([family, GaugeMetricFamily("mec_bare", "None.", value=7)]))
+    generate = exposition.generate_latest if form is Format.TEXT else openmetrics.generate_latest
+    expected: bytes = generate(registry)
+
+    awkward = Collector("awkward", (ours, bare), lambda _v: (), lambda _v: [*samples, bare(7)])
+    rendered = Renderer([awkward]).render(view_of(healthy_compute()), form)
+    assert rendered.partition(b"# HELP mecexporter_")[0] == expected.removesuffix(b"# EOF\n")

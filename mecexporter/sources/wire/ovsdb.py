@@ -49,7 +49,7 @@ class Column:
 
 
 Schema: TypeAlias = dict[str, dict[str, Column]]
-"""Columns by table and name, ``_uuid`` included."""
+"""Columns by table and name; ``_uuid`` and ``_version``, which changes with each change of the row, included."""
 
 
 def as_atom(value: Any) -> Any:
@@ -307,7 +307,7 @@ class OvsdbClient:
             declared = await stream.call("get_schema", [db])
             try:
                 self._schemas[db] = {
-                    table: {"_uuid": Column(Shape.SCALAR)}
+                    table: {"_uuid": Column(Shape.SCALAR), "_version": Column(Shape.SCALAR, ephemeral=True)}
                     | {name: _column(held) for name, held in body["columns"].items()}
                     for table, body in declared["tables"].items()
                 }
