@@ -216,6 +216,7 @@ class Fronted(Exporter):
         self.kernel.parent.mkdir(parents=True, exist_ok=True)
         self.kernel.unlink(missing_ok=True)
         self.kernel.write_text("6.1.0-lab\n")
+        (self.proc / "sys/net/core").mkdir(parents=True, exist_ok=True)  # by which procfs is known; nothing is tracked
 
 
 class Direct(Exporter):
