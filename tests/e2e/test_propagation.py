@@ -142,7 +142,7 @@ def resume(node: Node) -> None:
 
 
 def test_a_healthy_site_under_bumps_is_silent(watched: Watched) -> None:
-    watched.all_along(20, lambda: not watched.found() and not watched.unknown())
+    watched.all_along(12, lambda: not watched.found() and not watched.unknown())
     nb_cfg, behind = watched.metric("mec_ovn_nb_cfg "), watched.metric("mec_ovn_chassis_behind_seconds")
     assert nb_cfg is not None
     assert nb_cfg > 5
@@ -154,8 +154,10 @@ def test_a_healthy_site_under_bumps_is_silent(watched: Watched) -> None:
     ("stop", "go"),
     [
         pytest.param(lambda n: n.sigstop("ovn-controller"), lambda n: n.sigcont("ovn-controller"), id="SIGSTOP"),
-        pytest.param(pause, resume, id="paused"),
-        pytest.param(lambda n: n.kill("ovn-controller"), lambda n: n.start("ovn-controller"), id="killed"),
+        pytest.param(pause, resume, id="paused", marks=pytest.mark.long),
+        pytest.param(
+            lambda n: n.kill("ovn-controller"), lambda n: n.start("ovn-controller"), id="killed", marks=pytest.mark.long
+        ),
     ],
 )
 def test_a_chassis_that_stops_is_stalled_then_stale(
@@ -172,6 +174,7 @@ def test_a_chassis_that_stops_is_stalled_then_stale(
         go(node)
 
 
+@pytest.mark.long
 def test_what_is_stale_outlives_a_restart_of_the_exporter(watched: Watched) -> None:
     node, name = watched.c2()
     node.kill("ovn-controller")
@@ -204,7 +207,7 @@ def test_in_a_quiet_cloud_one_that_is_behind_at_our_start_is_told_after_the_grac
         node.sigcont("ovn-controller")
 
 
-@pytest.mark.parametrize("how", ["pause", "kill"])
+@pytest.mark.parametrize("how", ["pause", pytest.param("kill", marks=pytest.mark.long)])
 def test_northd_that_does_nothing_is_told_of_southbound_alone(watched: Watched, how: str) -> None:
     site = watched.site
     control = ("ovs-appctl", "--timeout=5", f"--target={site.dir}/ovn-northd.ctl")
@@ -247,6 +250,7 @@ def test_a_hostname_that_turns_fqdn_is_no_second_host(watched: Watched) -> None:
         watched.all_along(4, lambda: not watched.found())
 
 
+@pytest.mark.long
 def test_a_rolling_restart_is_no_trouble(watched: Watched) -> None:
     """With the Chassis kept, as the unit does it, and without."""
     for options in (("--restart",), (), ("--restart",)):
