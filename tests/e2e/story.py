@@ -54,7 +54,7 @@ class Pace:
 
 # A restarted ovs-vswitchd has an empty bridge for 3.0 s, ovn-controller's back-off: grace.bridge must be longer.
 QUICK = Pace(
-    intervals={"live": "1s"},
+    intervals={"live": "1s", "flows": "1s"},
     grace={"bridge": "5s", "identity": "10s"},
     found=20,
     clear=20,

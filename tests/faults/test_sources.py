@@ -52,15 +52,18 @@ SERIES = {
     "ovn_controller": "mec_ovn_controller_connected",
     "chassis_lookup": 'mec_system_id_info{origin="southbound"',
     "host": 'mec_system_id_info{origin="file"',
+    "ovs_flows": 'mec_datapath_detail_skipped{source="ovs_flows"} 0',
 }
 """What each source alone tells: absent without it, and only then."""
 
 DEPENDENTS = {
     "ovs": (
         "chassis_unregistered integration_bridge_empty ovs_interface_failed ovs_interface_orphaned system_id_changed "
-        "system_id_mismatch system_id_missing tunnel_port_failed"
+        "system_id_mismatch system_id_missing tunnel_port_failed "
+        "offload_disabled offload_gre_conntrack offload_ratio_low"
     ),
     "vswitchd": "ovs_interface_failed tunnel_port_failed",
+    "ovs_flows": "offload_gre_conntrack offload_ratio_low",
     "openflow": "integration_bridge_empty ovs_interface_orphaned",
     "ovn_controller": (
         "chassis_unregistered ovn_controller_disconnected ovn_controller_failing ovs_interface_orphaned"
@@ -98,8 +101,12 @@ class Case:
         return f"{self.source}-{self.how}"
 
 
+BESIDE = {"vswitchd": ("ovs_flows",)}
+"""What asks the same daemon, of whose user-space datapath nobody else tells."""
+
+
 def hostile_case(source: str, how: str) -> Case:
-    return Case(source=source, how=how, down=frozenset({source}), unknown=frozenset(DEPENDENTS[source].split()))
+    return daemon_case(source, how, *BESIDE.get(source, ()))
 
 
 def daemon_case(
@@ -125,8 +132,8 @@ CASES = [
     # Without its database ovs-vswitchd 3.1 does not serve OpenFlow.
     daemon_case("ovs", "killed", "openflow"),
     daemon_case("ovs", "stopped"),
-    daemon_case("vswitchd", "killed", "openflow"),
-    daemon_case("vswitchd", "stopped", "openflow"),
+    daemon_case("vswitchd", "killed", "openflow"),  # with it its datapath is gone: no flows is what ovs_flows says
+    daemon_case("vswitchd", "stopped", "openflow", "ovs_flows"),
     daemon_case("ovn_controller", "killed", unknown=DEAD_CONTROLLER, found=DISCONNECTED),
     daemon_case("ovn_controller", "stopped"),
     # ovn-controller loses Southbound too, and that is the finding; it is why the node's chassis is not asked for.
@@ -176,7 +183,7 @@ class Fronted(Exporter):
 
     def __init__(self, node: Node) -> None:
         # Its Southbound is asked at every turn, so that a fault of it shows as soon as any other's.
-        super().__init__(node, intervals={"live": "1s"}, grace={"bridge": "5s"})
+        super().__init__(node, intervals={"live": "1s", "flows": "1s"}, grace={"bridge": "5s"})
         self.roles = ["compute"]  # its Southbound's socket would be the sign of another role
         self.dir = node.dir / "front"
         self.proc = self.dir / "proc"
@@ -223,7 +230,7 @@ class Direct(Exporter):
     """An exporter that asks the daemons themselves."""
 
     def __init__(self, node: Node) -> None:
-        super().__init__(node, intervals={"live": "1s"}, grace={"bridge": "5s"})
+        super().__init__(node, intervals={"live": "1s", "flows": "1s"}, grace={"bridge": "5s"})
         self.settings["ovn"] = {"run_dir": str(node.ovn_run), "chassis_lookup": {"interval": "1s"}}
 
 
