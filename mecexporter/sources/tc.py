@@ -100,7 +100,8 @@ class _Table:
 
     def __init__(self) -> None:
         self.cpu_seconds = 0.0
-        self._counters = FlowCounters()
+        # A priority that goes makes a dump that is under way pass over another one.
+        self._counters = FlowCounters(patient=True)
         self._reader = FlowerReader()
         self._tallies: dict[tuple[Traits, PortKind, str], tuple[Tally, Tally]] = {}
         self._ended: float | None = None

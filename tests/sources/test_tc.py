@@ -236,6 +236,17 @@ async def test_flow_that_was_replaced_and_has_overtaken_itself(
     assert await carried(kernel, clock, [before], [after]) == {HARDWARE: Counted(packets, packets * 100)}
 
 
+async def test_filter_that_a_dump_left_out_is_not_counted_anew(kernel: Kernel, clock: Clock) -> None:
+    """As the kernel does to one priority when another, dumped before it, goes meanwhile."""
+    old, other = forwarding((9000, 900_000), (9000, 900_000)), forwarding((1, 100), (1, 100), handle=2)
+    source = TcSource(60)
+    for filters in ([old, other], [old, other], [other]):
+        await table(kernel, *filters, source=source)
+        clock.now += 60
+    again = forwarding((9005, 900_500), (9005, 900_500))
+    assert (await table(kernel, again, other, source=source)).totals[HARDWARE] == Counted(5, 500)
+
+
 async def test_thousand_recorded_filters(kernel: Kernel, clock: Clock) -> None:
     scale = list(bodies("scale-1000.filters.bin"))
     source = TcSource(60)
