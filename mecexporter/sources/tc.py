@@ -235,4 +235,6 @@ def _classes(traits: Traits, kind: PortKind, port: str) -> tuple[FlowClass, Flow
         obstacle = Obstacle.MISSED
     elif traits.flags & SKIP_HW:
         obstacle = Obstacle.SKIP_HW
-    return hardware, replace(hardware, path=Path.SOFTWARE, obstacle=obstacle, port=port)
+    if traits.to_host and obstacle is not Obstacle.MISSED:  # most NICs can't, and what for
+        kind, port = PortKind.INTERNAL, ""
+    return hardware, replace(hardware, path=Path.SOFTWARE, obstacle=obstacle, port_kind=kind, port=port)
