@@ -104,7 +104,7 @@ class ConntrackSource(Source[Conntrack]):
         entries = self._number("nf_conntrack_count")
         if entries is None:  # the kernel tracks nothing
             return Conntrack(entries=0, limit=None, offloaded=None, gre=None)
-        limit, whole = self._number("nf_conntrack_max"), entries <= SMALL
+        limit, whole = self._number("nf_conntrack_max") or None, entries <= SMALL  # 0: as many as there may come
         if not self._loaded():
             return Conntrack(entries=entries, limit=limit)
         offloaded = self._unless_refused("offloaded", lambda: _offloaded(whole=whole))

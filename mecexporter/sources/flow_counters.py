@@ -18,6 +18,7 @@ YOUNG = 10.0
 _WORD = 1 << 32
 _PACKETS = (1 << 64) - 1
 _GENERATIONS = 256
+_MOST_REMEMBERED = 500_000  # flows: two reads of the 200,000 that sources read at most, and some
 _LEAST_BYTES = 20  # of a packet that a flow counts: an IPv4 header
 
 
@@ -38,15 +39,24 @@ class FlowCounters:
 
     What a flow had carried before the first read is not counted: how old it is is not known. Of one that appears later
     everything is. What one carries between its last read and its end is never seen.
+
+    Args:
+        patient: whether a flow that one read did not show is remembered until the next, for dumps that may leave one
+            out. Only for flows of which it is known when they began: others may have begun again meanwhile.
+
+    Attributes:
+        doubled: whether the read that goes on, or the last one, showed a flow twice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
+        self.doubled = False
+        self._patient = patient
         # Of each flow in one number, a third of a tuple's size: bytes, 64 bits of packets, 8 bits of generation.
         self._known: dict[bytes, int] = {}
         # Of a young one: when it was first seen, packets and bytes that it has carried since.
         self._young: dict[bytes, tuple[float, int, int]] = {}
         self._tallies: dict[FlowClass, Tally] = {}
-        self._generation = 0
+        self._generation = self._whole = 0  # of this read, and of the last one that ended
         self._at: float | None = None
 
     def __len__(self) -> int:
@@ -64,10 +74,14 @@ class FlowCounters:
 
         Args:
             flows: key, tally, packets, bytes, and whether the flow is known to have begun after the last read. Where
-                the iteration raises, what came before it is kept and its window goes on until the next read that ends.
+                the iteration raises, what came before it is kept and its window goes on until the next read that ends;
+                where too many are remembered after many of these, that next one is a first read.
             now: when the read began, seconds on any clock that only goes forwards.
         """
+        if len(self._known) > _MOST_REMEMBERED:
+            self._forget()
         known, young, first = self._known, self._young, self._at is None
+        self.doubled = False
         self._generation = generation = (self._generation + 1) % _GENERATIONS
         begins = (now, 0, 0)
         for tally in self._tallies.values():
@@ -78,6 +92,7 @@ class FlowCounters:
                 young[key] = begins
                 more_packets, more_bytes = (0, 0) if first else (packets, octets)
             elif last & 0xFF == generation:  # a table that is rehashed while it is read may show a flow twice
+                self.doubled = True
                 continue
             elif replaced:
                 more_packets, more_bytes = packets, octets
@@ -102,12 +117,30 @@ class FlowCounters:
                 del young[key]
             tally.window_packets += more_packets
             tally.window_bytes += more_bytes
-        for key in [key for key, entry in known.items() if entry & 0xFF != generation]:
+        self._drop_ended()
+        return self._table(now)
+
+    def _drop_ended(self) -> None:
+        """Forget flows that this read, and if patient the one before it, did not show."""
+        known, young, generation = self._known, self._young, self._generation
+        patience = (generation - self._whole) % _GENERATIONS if self._patient else 0
+        lately = {(generation - back) % _GENERATIONS for back in range(patience + 1)}
+        gone = [key for key, entry in known.items() if entry & 0xFF not in lately]
+        for key in gone:
             del known[key]
             young.pop(key, None)
+        self._whole = generation
+        # A dictionary that was large stays so.
+        if len(gone) > len(known):
+            self._known = dict(known)
         if not young:
-            self._young = {}  # one that was large stays so
-        return self._table(now)
+            self._young = {}
+
+    def _forget(self) -> None:
+        """All but the totals."""
+        self._known, self._young, self._at = {}, {}, None
+        for tally in self._tallies.values():
+            tally.window_packets = tally.window_bytes = 0
 
     def _table(self, now: float) -> FlowTable:
         tallies = self._tallies

@@ -19,6 +19,7 @@ from mecexporter.sources.wire.netdev import (
     NO_STATISTICS,
     RTM_GETLINK,
     index_of,
+    known_index,
     ways_out,
     with_addresses,
 )
@@ -157,7 +158,10 @@ def _uplinks(asked: _Asked, route: Netlink, ethtool: Ethtool) -> Iterator[Uplink
     """PFs that have VFs, and all NICs below what Open vSwitch or a tunnel's own address is on."""
     of_pf = {pf.device: pf for pf in asked.pfs}
     devices = {pf.device for pf in asked.pfs if pf.vfs or pf.representors}
-    above = {index for name in asked.switched if (index := _index(name))} | with_addresses(route, asked.addresses)
+    # Of these nobody knows whether the kernel has them.
+    above = {index for name in asked.switched if (index := known_index(route, name))} | with_addresses(
+        route, asked.addresses
+    )
     for index in above:
         try:
             devices.update(ways_out(route, index))

@@ -170,10 +170,14 @@ class OvsFlowsSource(Source[FlowTable]):
                     kind = _OF_KERNEL.get(port.type) or kinds.get(port.name, PortKind.OTHER)
                     return self._tally(Layer.KERNEL, shape, port.name, kind)
 
-                bodies = ovs_netlink.flows(
-                    genl, families[ovs_netlink.FLOW], datapath.number, limit=_KERNEL_BYTES, seconds=_KERNEL_SECONDS
-                )
-                yield from _counted(map(self._reader.read, bodies), of_kernel)
+                for _ in range(2):
+                    bodies = ovs_netlink.flows(
+                        genl, families[ovs_netlink.FLOW], datapath.number, limit=_KERNEL_BYTES, seconds=_KERNEL_SECONDS
+                    )
+                    yield from _counted(map(self._reader.read, bodies), of_kernel)
+                    if not self._counters.doubled:
+                        break
+                    # The kernel has rehashed its table meanwhile: as many as it showed twice it did not show at all.
 
     def _tally(self, layer: Layer, shape: Shape, name: str, kind: PortKind) -> Tally:
         named = shape.protocol is Protocol.GRE and shape.conntrack and shape.path is not Path.HARDWARE

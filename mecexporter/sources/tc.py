@@ -100,7 +100,8 @@ class _Table:
 
     def __init__(self) -> None:
         self.cpu_seconds = 0.0
-        self._counters = FlowCounters()
+        # A priority that goes makes a dump that is under way pass over another one.
+        self._counters = FlowCounters(patient=True)
         self._reader = FlowerReader()
         self._tallies: dict[tuple[Traits, PortKind, str], tuple[Tally, Tally]] = {}
         self._ended: float | None = None
@@ -234,4 +235,6 @@ def _classes(traits: Traits, kind: PortKind, port: str) -> tuple[FlowClass, Flow
         obstacle = Obstacle.MISSED
     elif traits.flags & SKIP_HW:
         obstacle = Obstacle.SKIP_HW
-    return hardware, replace(hardware, path=Path.SOFTWARE, obstacle=obstacle, port=port)
+    if traits.to_host and obstacle is not Obstacle.MISSED:  # most NICs can't, and what for
+        kind, port = PortKind.INTERNAL, ""
+    return hardware, replace(hardware, path=Path.SOFTWARE, obstacle=obstacle, port_kind=kind, port=port)

@@ -49,7 +49,7 @@ class PortKind(StrEnum):
     REPRESENTOR = "representor"  # of a VF, in switchdev mode
     UPLINK = "uplink"  # a PF, or the bond of PFs
     TUNNEL = "tunnel"  # decapsulated
-    INTERNAL = "internal"  # the host itself
+    INTERNAL = "internal"  # the host itself, or in TC's software for it
     OTHER = "other"  # tap, veth: no NIC knows it
 
 

@@ -21,6 +21,7 @@ GETQDISC, GETTFILTER, NEWTFILTER = 38, 46, 44
 IPV4, IPV6, ARP, VLAN = b"\x08\0", b"\x86\xdd", b"\x08\6", b"\x81\0"
 IN_HW, NOT_IN_HW = 4, 8
 DROP, STOLEN, PIPE = 2, 4, 3
+EGRESS_REDIR, INGRESS_REDIR = 1, 3
 UFID = bytes(range(16))
 
 
@@ -70,9 +71,10 @@ def action(
     cookie: bytes = UFID,
     number: int = 1,
     more: bytes = b"",
+    eaction: int = EGRESS_REDIR,
 ) -> bytes:
     """One of TCA_FLOWER_ACT; the verdict and the age are put where gact and mirred have them."""
-    options = attribute(2, struct.pack("=IIiii", 1, 0, verdict, 1, 1))
+    options = attribute(2, struct.pack("=IIiiiiI", 1, 0, verdict, 1, 1, eaction, 7))
     if age is not None:
         options += attribute(1, struct.pack("=QQQQ", age, 0, 0, age))
     parts = attribute(1, kind.encode() + b"\0") + attribute(4, counted)
@@ -108,8 +110,8 @@ def forwarding(
     total: tuple[int, int] = (0, 0), hardware: tuple[int, int] | None = None, *, age: int = 100_000, **how: Any
 ) -> bytes:
     """A filter of Open vSwitch that sends packets on."""
-    cookie = how.pop("cookie", UFID)
-    return filter_(action("mirred", stats(total, hardware), verdict=STOLEN, age=age, cookie=cookie), **how)
+    own = {name: how.pop(name) for name in ("cookie", "eaction") if name in how}
+    return filter_(action("mirred", stats(total, hardware), verdict=STOLEN, age=age, **own), **how)
 
 
 @dataclass

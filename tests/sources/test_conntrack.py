@@ -98,8 +98,8 @@ def read(tmp_path: File, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> Cal
     (tmp_path / "proc/sys/net/core").mkdir()
     (tmp_path / "sys/module/nf_conntrack").mkdir(parents=True)
 
-    def now(*, acct: int = 1, count: int | None = None) -> Conntrack:
-        numbers = {"count": len(kernel.entries) if count is None else count, "max": 262144, "acct": acct}
+    def now(*, acct: int = 1, count: int | None = None, most: int = 262144) -> Conntrack:
+        numbers = {"count": len(kernel.entries) if count is None else count, "max": most, "acct": acct}
         for name, number in numbers.items():
             (files / f"nf_conntrack_{name}").write_text(f"{number}\n")
         return source._all()
@@ -123,6 +123,10 @@ def test_who_carries_what(kernel: Kernel, read: Callable[..., Conntrack]) -> Non
     assert table.gre is not None
     assert table.gre.entries == {Path.HARDWARE: 1, Path.SOFTWARE: 2}
     assert (table.gre.software, table.gre.window, table.gre.seconds) == (Counted(), None, None)
+
+
+def test_table_without_a_limit_is_never_full(read: Callable[..., Conntrack]) -> None:
+    assert read(most=0).limit is None
 
 
 def test_what_gre_carries_in_software(kernel: Kernel, read: Callable[..., Conntrack]) -> None:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mecexporter.sources import flow_counters
 from mecexporter.sources.flow_counters import YOUNG, FlowCounters
 from mecexporter.state.datapath import Counted, FlowClass, FlowTable, Layer, Path, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from mecexporter.sources.flow_counters import Tally
 
 GRE = FlowClass(path=Path.HARDWARE, protocol=Protocol.GRE, conntrack=True, layer=Layer.TC)
 TCP = FlowClass(path=Path.SOFTWARE, protocol=Protocol.TCP, conntrack=False, layer=Layer.TC)
@@ -148,6 +151,51 @@ def test_read_that_breaks_off_loses_nothing() -> None:
     table = count(counters, 220, flow(b"a", 15), flow(b"b", 7))
     assert table.totals[TCP] == table.window[TCP] == Counted(22, 2200)
     assert (table.seconds, table.flows) == (120, {TCP: 2})
+
+
+def test_patient_counters_know_a_flow_again_that_one_read_left_out() -> None:
+    counters = FlowCounters(patient=True)
+    for now in (0, 100):
+        count(counters, now, flow(b"a", 1000), flow(b"b", 1))
+    left_out = count(counters, 160, flow(b"b", 1))
+    assert (left_out.flows, left_out.totals) == ({TCP: 1}, {TCP: Counted()})
+    assert count(counters, 220, flow(b"a", 1010), flow(b"b", 1)).totals[TCP] == Counted(10, 1000)
+    assert len(counters) == 2
+    count(counters, 280)
+    assert count(counters, 340).flows == {}
+    assert len(counters) == 0
+
+
+def test_patience_outlasts_reads_that_break_off() -> None:
+    counters = FlowCounters(patient=True)
+    for now in (0, 100, 160):
+        count(counters, now, *([flow(b"a", 1000)] if now < 160 else []))
+    for now in range(200, 200 + 300):
+        with pytest.raises(OSError, match="torn"):
+            counters.count(torn(counters.tally(TCP), now, flows=0), now)
+    assert count(counters, 600, flow(b"a", 1003)).totals[TCP] == Counted(3, 300)
+
+
+def torn(tally: Tally, read: int, *, flows: int) -> Iterator[tuple[bytes, Tally, int, int, bool]]:
+    """So many new flows, and then no end."""
+    for n in range(flows):
+        yield b"%d-%d" % (read, n), tally, 5, 500, False
+    raise OSError("torn")
+
+
+def test_reads_that_break_off_again_and_again_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow_counters, "_MOST_REMEMBERED", 50)
+    counters, carried = begun(flow(b"a", 1)), 0
+    tally = counters.tally(TCP)
+    for read in range(10):
+        with pytest.raises(OSError, match="torn"):
+            counters.count(torn(tally, read, flows=20), 160 + read)
+        assert len(counters) <= 70
+        assert tally.packets >= carried
+        carried = tally.packets
+    first = count(counters, 600, *(flow(b"%d" % n, 7) for n in range(40)))
+    assert (first.totals[TCP].packets, first.window[TCP].packets, first.seconds) == (carried, 0, None)
+    assert count(counters, 660, flow(b"0", 9)).window[TCP].packets == 2
 
 
 @dataclass

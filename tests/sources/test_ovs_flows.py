@@ -52,8 +52,11 @@ class Kernel:
         if name in self.errors:
             return self.errors[name]
         return {"nlctrl": self._controller, "ovs_datapath": self._datapaths, "ovs_vport": self._ports}.get(
-            name, lambda: iter(self.flows)
+            name, self.shown
         )()
+
+    def shown(self) -> Iterable[bytes]:
+        return self.flows
 
     def _controller(self) -> Iterator[bytes]:
         for name, number in self.families.items():
@@ -100,6 +103,18 @@ async def test_what_flows_of_the_kernel_carried(kernel: Kernel, source: OvsFlows
     second = await source.read(WORLD)
     assert second.totals == {PLAIN: Counted(11, 1100)}
     assert second.flows == {PLAIN: 2, tracked: 1}
+
+
+async def test_table_that_is_rehashed_while_it_is_read_is_read_again(
+    kernel: Kernel, source: OvsFlowsSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = [flow(number, 1000, ovs.output()) for number in range(4)]
+    shown = [every, every, [every[0], every[1], every[0], every[1]], every, every]
+    monkeypatch.setattr(kernel, "shown", lambda: shown.pop(0))
+    tables = [await source.read(WORLD) for _ in range(4)]
+    assert [table.flows for table in tables] == [{PLAIN: 4}] * 4
+    assert tables[-1].totals == {PLAIN: Counted()}
+    assert not shown
 
 
 async def test_where_flows_come_from(kernel: Kernel, source: OvsFlowsSource) -> None:

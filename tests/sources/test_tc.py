@@ -18,7 +18,9 @@ from tests.sources.filters import (
     ARP,
     EGRESS,
     GONE,
+    IN_HW,
     INGRESS,
+    INGRESS_REDIR,
     IPV4,
     NOT_IN_HW,
     Kernel,
@@ -106,6 +108,17 @@ async def test_flow_that_the_hardware_refused(kernel: Kernel) -> None:
 async def test_flow_that_is_kept_out_of_hardware(kernel: Kernel) -> None:
     found = await table(kernel, forwarding((1, 100), flags=NOT_IN_HW | 1))
     assert found.flows == {replace(SOFTWARE, obstacle=Obstacle.SKIP_HW): 1}
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [(NOT_IN_HW, replace(SOFTWARE, port_kind=PortKind.INTERNAL)), (IN_HW, HARDWARE)],
+    ids=["refused", "taken"],
+)
+async def test_flow_to_an_internal_port(kernel: Kernel, flags: int, wanted: FlowClass) -> None:
+    """What the host itself receives is not expected in hardware, though some NICs take it."""
+    found = await table(kernel, forwarding((100, 10_000), flags=flags, eaction=INGRESS_REDIR))
+    assert found.flows == {wanted: 1}
 
 
 async def test_flow_that_was_in_hardware_and_is_no_more(kernel: Kernel, clock: Clock) -> None:
@@ -234,6 +247,17 @@ async def test_flow_that_was_replaced_and_has_overtaken_itself(
 ) -> None:
     before, after = forwarding((1000, 100_000), (1000, 100_000)), forwarding((1500, 150_000), (1500, 150_000), age=age)
     assert await carried(kernel, clock, [before], [after]) == {HARDWARE: Counted(packets, packets * 100)}
+
+
+async def test_filter_that_a_dump_left_out_is_not_counted_anew(kernel: Kernel, clock: Clock) -> None:
+    """As the kernel does to one priority when another, dumped before it, goes meanwhile."""
+    old, other = forwarding((9000, 900_000), (9000, 900_000)), forwarding((1, 100), (1, 100), handle=2)
+    source = TcSource(60)
+    for filters in ([old, other], [old, other], [other]):
+        await table(kernel, *filters, source=source)
+        clock.now += 60
+    again = forwarding((9005, 900_500), (9005, 900_500))
+    assert (await table(kernel, again, other, source=source)).totals[HARDWARE] == Counted(5, 500)
 
 
 async def test_thousand_recorded_filters(kernel: Kernel, clock: Clock) -> None:

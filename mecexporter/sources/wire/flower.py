@@ -34,6 +34,8 @@ _ACT_KIND, _ACT_OPTIONS, _ACT_STATS, _ACT_COOKIE = 1, 2, 4, 6
 _TM, _PARMS = 1, 2
 # struct tc_gen: index, capab, action; TC_ACT_GOTO_CHAIN; TC_ACT_UNSPEC, OK, RECLASSIFY and PIPE
 _VERDICT, _GOTO_CHAIN, _GOES_ON = 8, 2, frozenset({0xFFFFFFFF, 0, 1, 3})
+# struct tc_mirred, after tc_gen: TCA_INGRESS_REDIR, TCA_INGRESS_MIRROR
+_MIRRED, _MIRRED_SIZE, _TO_INGRESS = 20, 28, frozenset({3, 4})
 _TOP_BYTE = 3 if sys.byteorder == "little" else 0
 _BASIC, _BASIC_HW, _PKT64 = 1, 7, 8  # TCA_STATS_*
 
@@ -57,6 +59,8 @@ class Traits(NamedTuple):
         conntrack: whether it has a ``ct`` action, or matches a tracked state.
         tunnel: whether it matches a tunnel's header.
         terminal: whether neither another filter nor the host's network stack sees the packet after it.
+        to_host: whether it hands packets to the host as if a device had received them (to the ingress of one): so Open
+            vSwitch does for its internal ports.
     """
 
     flags: int
@@ -65,6 +69,7 @@ class Traits(NamedTuple):
     conntrack: bool
     tunnel: bool
     terminal: bool
+    to_host: bool
 
 
 class Filter(NamedTuple):
@@ -214,6 +219,11 @@ class _Message:
             return 0
         return self.number((at, at + 4), 4)
 
+    def eaction(self, where: tuple[int, int]) -> int:
+        """Of struct tc_mirred: whether it redirects or copies, and to which side of a device."""
+        at = self.sized(where, _MIRRED_SIZE, or_more=True)[0] + _MIRRED
+        return self.number((at, at + 4), 4)
+
     def sized(self, where: tuple[int, int], size: int, *, or_more: bool = False) -> tuple[int, int]:
         found = where[1] - where[0]
         if found < size or (found > size and not or_more):
@@ -251,6 +261,7 @@ def _recipe(message: _Message) -> _Recipe | None:
         conntrack=bool(state[0] & state[1] & _TRACKED) or any(a.kind == b"ct" for a in actions),
         tunnel=not _TUNNEL.isdisjoint(keys),
         terminal=bool(actions) and actions[-1].ends,
+        to_host=any(a.to_host for a in actions),
     )
     return _Recipe(
         traits,
@@ -297,6 +308,7 @@ class _Action(NamedTuple):
     Attributes:
         basic: bytes and packets; the format of the latter ('I', or 'Q' of TCA_STATS_PKT64) comes with their place.
         ends: whether nothing comes after it.
+        to_host: as in Traits.
     """
 
     kind: bytes
@@ -304,6 +316,7 @@ class _Action(NamedTuple):
     basic: tuple[tuple[str, int], ...]
     age: int | None
     ends: bool
+    to_host: bool
 
     def format(self, *, split: bool) -> str:
         """Of the struct module, for the numbers that are wanted."""
@@ -319,14 +332,15 @@ def _action(message: _Message, where: tuple[int, int]) -> _Action:
     if _ACT_KIND not in parts or _ACT_STATS not in parts:
         raise _garbage("has an action without a kind or statistics")
     kind = message.text(parts[_ACT_KIND])
-    age, ends = None, True
+    age, ends, to_host = None, True, False
     if kind in (b"gact", b"mirred") and _ACT_OPTIONS in parts:
         options = message.nested(parts[_ACT_OPTIONS])
         if _TM in options:
             age = message.sized(options[_TM], 8, or_more=True)[0]
         if _PARMS in options:
             ends = message.verdict(options[_PARMS]) not in _GOES_ON
-    return _Action(kind, parts.get(_ACT_COOKIE, _NOWHERE), _basic(message, parts[_ACT_STATS]), age, ends)
+            to_host = kind == b"mirred" and message.eaction(options[_PARMS]) in _TO_INGRESS
+    return _Action(kind, parts.get(_ACT_COOKIE, _NOWHERE), _basic(message, parts[_ACT_STATS]), age, ends, to_host)
 
 
 def _basic(message: _Message, where: tuple[int, int]) -> tuple[tuple[str, int], ...]:

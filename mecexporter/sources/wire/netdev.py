@@ -30,6 +30,7 @@ _ABOVE_ONE = frozenset({"vlan", "macvlan", "ipvlan"})
 _INSIDE = frozenset({"openvswitch", "bridge", "tun", "dummy"})  # no way out of this host, nor is the loopback
 _IFF_LOOPBACK = 0x8
 _DEEPEST = 4
+_LONGEST_NAME = 15
 
 
 class _Link(NamedTuple):
@@ -49,6 +50,25 @@ def index_of(device: str) -> int:
         return socket.if_nametoindex(device)
     except OSError:
         raise SourceError(Reason.MISSING, f"no network device {device}") from None
+
+
+def known_index(route: Netlink, device: str) -> int | None:
+    """None where there is no such device; :func:`index_of` would make the kernel load the module that might have it.
+
+    Raises:
+        SourceError: as :meth:`Netlink.ask`.
+    """
+    name = device.encode()
+    if len(name) > _LONGEST_NAME:
+        return None
+    wanted = attribute(EXT_MASK, struct.pack("=I", NO_STATISTICS)) + attribute(_IFNAME, name + b"\0")
+    try:
+        answers = route.ask(RTM_GETLINK, IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + wanted)
+    except SourceError as error:
+        if error.reason is Reason.MISSING:
+            return None
+        raise
+    return next((_link(answer).number for answer in answers), None)
 
 
 def ways_out(route: Netlink, index: int, depth: int = _DEEPEST) -> Iterator[str]:

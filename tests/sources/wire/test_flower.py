@@ -140,7 +140,7 @@ def test_a_thousand_filters() -> None:
     found = recorded("scale-1000")
     assert len({one.key for one in found}) == len(found) == 1000
     assert {one._replace(key=b"", age=0) for one in found} == {
-        Filter(b"", Traits(IN_HW, 47, True, True, False, True), 7777, 999999, 0, 0, 0)
+        Filter(b"", Traits(IN_HW, 47, True, True, False, True, False), 7777, 999999, 0, 0, 0)
     }
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.wire import netdev
-from mecexporter.sources.wire.netdev import index_of, ways_out, with_addresses
+from mecexporter.sources.wire.netdev import index_of, known_index, ways_out, with_addresses
 from mecexporter.sources.wire.netlink import NETLINK_ROUTE, Netlink, attribute, attributes
 from tests.sources.netns import in_own_network, ip, needs_root
 
@@ -128,6 +128,14 @@ def test_names_of_any_length() -> None:
     with pytest.raises(SourceError, match="no network device"):
         index_of("x" * 15)
     assert index_of("lo") == socket.if_nametoindex("lo")
+
+
+def test_device_is_looked_for_without_loading_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ioctl by which if_nametoindex(3) asks makes the kernel load what has the alias ``netdev-NAME``."""
+    lo = index_of("lo")
+    monkeypatch.setattr(socket, "if_nametoindex", None)
+    with Netlink(NETLINK_ROUTE) as route:
+        assert [known_index(route, name) for name in ("lo", "nosuch0", "x" * 16, "")] == [lo, None, None, None]
 
 
 @given(st.binary(max_size=200))
