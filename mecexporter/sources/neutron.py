@@ -90,8 +90,8 @@ class NeutronSource(Source[tuple[Port, ...]]):
         if not _projects(page) - {caller.project}:
             claims = f", and Nova has claims that no port names ({', '.join(missed[:_NAMED])})" if missed else ""
             why = (
-                f"network /ports: no port of another project is seen{claims}: who asks must be allowed to list the ports "
-                "of all projects, as with the role admin (Neutron's policy context_is_admin)"
+                f"network /ports: no port of another project is seen{claims}: who asks must be allowed to list the "
+                "ports of all projects, as with the role admin (Neutron's policy context_is_admin)"
             )
             raise SourceError(Reason.PERMISSION, why)
 
