@@ -60,9 +60,10 @@ def offload_disabled(world: World) -> Verdict:
 def _run(world: World) -> tuple[bool, str | None]:
     """Whether offload is known to run, and by which tc-policy, as TC's filters show it or it was seen to begin."""
     flows = world.tc.value.flows if isinstance(world.tc, Fresh) else {}
-    if flows and all(c.obstacle is Obstacle.SKIP_HW for c in flows):
-        return True, _KEEPS_OUT
     run = running(world)
+    known = run is not None and run.policy is not None
+    if not known and flows and all(c.obstacle is Obstacle.SKIP_HW for c in flows):
+        return True, _KEEPS_OUT
     on = any(c.path is Path.HARDWARE for c in flows) or bool(run and run.offload)
     return on, run.policy if run is not None else None
 

@@ -121,10 +121,11 @@ def _stateless(ports: Iterable[str]) -> str:
     each = "; ".join(
         f"openstack port set --no-security-group --security-group {_GROUP} {quoted(port)}" for port in named[:_SAID]
     )
+    create = "openstack security group rule create --project PROJECT"
     return (
-        f"take GRE out of connection tracking: openstack security group create --stateless {_GROUP}; openstack security"
-        f" group rule create --ingress --protocol 47 {_GROUP}; openstack security group rule create --egress --protocol"
-        f" 47 {_GROUP}, and what else these guests need, in both directions; "
+        "take GRE out of connection tracking (PROJECT: the ports' own): openstack security group create --project"
+        f" PROJECT --stateless {_GROUP}; {create} --ingress --protocol 47 {_GROUP}; {create} --egress --protocol 47"
+        f" {_GROUP}, and what else these guests need, in both directions; "
         + (each or f"openstack port set --no-security-group --security-group {_GROUP} PORT for the guests' ports")
         + "; or run a kernel and driver that offload GRE under connection tracking: measure it, no version proves it"
     )

@@ -321,7 +321,9 @@ def silent(world: World, sources: tuple[str, ...]) -> tuple[str, ...]:
     lost = tuple(name for name in names if not isinstance(world.part(name), Fresh))
     cells = [world.cells[name] for name in names if name in world.cells]
     told = [cell.value for cell in cells if isinstance(cell, Fresh)]
-    asked_of_any = any(cell.asked_for is not None or cell.up or cell.devices for cell in told)
+    # With no host in any cell, ports that name devices tell that the hosts are in another database.
+    ports = ledgers_of(world).ports
+    asked_of_any = bool(ports) or any(cell.asked_for is not None or cell.up or cell.devices for cell in told)
     if asked_of_any and not any(cell.tells for cell in told):
         return (*lost, *(name for name in names if name in world.cells and name not in lost))
     return lost

@@ -42,7 +42,8 @@ class NeutronSource(Source[tuple[Port, ...]]):
 
     ``vnic_type`` can't be asked for (the API answers 400), and ``pci_slot`` lies in ``binding:profile`` alone. To
     whoever is no administrator Neutron lists the ports of the own project, without a word of others: a claim of Nova's
-    that no port names is believed to be without one only where it is known that the ports of all projects are seen.
+    that no port names is believed to be without one only where it is known that the ports of all projects are seen. So
+    is the list as such where no claims of Nova's are there to hold it against.
 
     Args:
         cloud: whose.
@@ -74,7 +75,8 @@ class NeutronSource(Source[tuple[Port, ...]]):
                 found, projects = await self._list(host)
             except _MarkerGoneError:
                 continue
-            if missed := _missed(world, host, found):
+            missed = _missed(world, host, found)
+            if missed or not _claims_awaited(world):
                 await self._prove_all_are_seen(projects, missed)
             return found
         raise SourceError(Reason.ANSWERED_ERROR, f"ports: the last one of a page was deleted {_BEGINNINGS} times")
@@ -86,10 +88,10 @@ class NeutronSource(Source[tuple[Port, ...]]):
             return
         page, _ = await self._page(_params(_SAMPLE), None)
         if not _projects(page) - {caller.project}:
+            claims = f", and Nova has claims that no port names ({', '.join(missed[:_NAMED])})" if missed else ""
             why = (
-                "network /ports: no port of another project is seen, and Nova has claims that no port names "
-                f"({', '.join(missed[:_NAMED])}): who asks must be allowed to list the ports of all projects, as with "
-                "the role admin (Neutron's policy context_is_admin)"
+                f"network /ports: no port of another project is seen{claims}: who asks must be allowed to list the "
+                "ports of all projects, as with the role admin (Neutron's policy context_is_admin)"
             )
             raise SourceError(Reason.PERMISSION, why)
 
@@ -157,6 +159,12 @@ def _missed(world: World, host: str | None, ports: tuple[Port, ...]) -> list[str
         and (host is None or row.host.casefold() == host.casefold())
         and (row.host.casefold(), row.address) not in named
     ]
+
+
+def _claims_awaited(world: World) -> bool:
+    """Whether a cell of Nova's has told its claims, or was not asked for them yet."""
+    cells = [cell for name, cell in world.cells.items() if name in world.applicable]
+    return any(isinstance(cell, Fresh) or cell.reason is Reason.PENDING for cell in cells)
 
 
 def _port(row: dict[str, Any]) -> Port | None:

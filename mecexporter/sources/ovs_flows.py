@@ -71,14 +71,16 @@ class OvsFlowsSource(Source[FlowTable]):
         self._flow_seconds = _FLOW_SECONDS
         self._best: float | None = None
 
-    def pause(self, value: FlowTable) -> float:  # noqa: ARG002  # what it cost tells
-        """As long as keeps the share of a core small."""
+    def pause(self, value: FlowTable) -> float:
+        """As long as keeps the share of a core small; the second read, before which nothing can be judged, comes soon."""
+        if value.seconds is None:
+            return self.interval
         return min(max(self.interval, self._cpu / _SHARE), max(self.interval, _LONGEST_PAUSE))
 
     @property
     def lifetime(self) -> float:
         """Three pauses, at least 10 s."""
-        return 3 * max(self.pause(FlowTable()), 10.0 / 3)
+        return 3 * max(self.pause(FlowTable(seconds=0.0)), 10.0 / 3)
 
     async def read(self, world: World) -> FlowTable:
         """Raises SourceError; TOO_LARGE where there are more flows than may be read."""

@@ -70,8 +70,10 @@ class TcSource(Source[FlowTable]):
         self._reads: OneAtATime[FlowTable] = OneAtATime("the kernel's list of filters does not end")
         self._table = _Table()
 
-    def pause(self, value: FlowTable) -> float:  # noqa: ARG002  # what it took tells, not what it gave
-        """Seconds to the next read."""
+    def pause(self, value: FlowTable) -> float:
+        """Seconds to the next read; the second, before which nothing can be judged, comes soon whatever it costs."""
+        if value.seconds is None:
+            return self.interval
         return max(self.interval, min(self._table.cpu_seconds / _SHARE, _LONGEST_PAUSE))
 
     @property

@@ -106,7 +106,9 @@ def verdict(document: FindingsDocument) -> str:
     parts = [f"{n} {severity}" for severity in reversed(Severity) if (n := severities.count(severity))]
     if blind := len(document["unknown"]):
         parts.append(f"{blind} check{'s' * (blind > 1)} cannot tell")
-    return ", ".join(parts) or ("all is well" if document["ok"] else "no check applies to this node")
+    return ", ".join(parts) or (
+        "all is well" if document["ok"] else "no check applies to this node: `mecexporter config` shows its roles"
+    )
 
 
 def cannot_tell(document: FindingsDocument, sources: SourcesDocument, now: float) -> list[tuple[list[str], list[str]]]:

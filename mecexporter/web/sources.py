@@ -96,8 +96,10 @@ def _gaps(part: Observed[object]) -> str | None:
 def _gap_of_cell(cell: Cell) -> str | None:
     if not cell.knows_host:
         return f"it has no nova-compute of host {cell.asked_for}: host.hostname must be Nova's name of this host"
-    if cell.tells or not cell.up:
+    if cell.tells:
         return None
+    if not cell.up:
+        return "it has no nova-compute at all: is it nova_cell0, or has this cell no hosts yet?"
     who = (
         "no nova-compute"
         if cell.asked_for is None

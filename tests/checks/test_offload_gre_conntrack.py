@@ -72,9 +72,9 @@ def test_nothing_else_is_found_then() -> None:
 def test_the_remedy_names_the_ports() -> None:
     remedy = only_finding(offload_gre_conntrack, gre_conntrack()).remedy
     for command in (
-        "openstack security group create --stateless gre-stateless; ",
-        "openstack security group rule create --ingress --protocol 47 gre-stateless; ",
-        "openstack security group rule create --egress --protocol 47 gre-stateless, ",
+        "openstack security group create --project PROJECT --stateless gre-stateless; ",
+        "openstack security group rule create --project PROJECT --ingress --protocol 47 gre-stateless; ",
+        "openstack security group rule create --project PROJECT --egress --protocol 47 gre-stateless, ",
         "openstack port set --no-security-group --security-group gre-stateless port-a; ",
         "openstack port set --no-security-group --security-group gre-stateless port-b; ",
     ):

@@ -360,7 +360,11 @@ def test_of_other_hosts_it_can(up: dict[str, bool | None]) -> None:
 
 
 def test_a_cell_without_hosts_tells_that_there_are_none() -> None:
-    assert vf_leaked.ask(changed(leaked_vf(), CELL1, up={}, devices=())) == ()
+    named = changed(leaked_vf(), CELL1, up={}, devices=())
+    assert vf_leaked.ask(named) == Unknown((CELL1,)), "ports are on hosts"
+    assert vf_leaked.ask(named.with_part("neutron", Fresh((), NOW))) == ()
+    words = next(s for s in sources_document(view_of(named))["sources"] if s["source"] == CELL1)["why"]
+    assert words == "it has no nova-compute at all: is it nova_cell0, or has this cell no hosts yet?"
     second = f"{CELL}cell2"
     both = changed(leaked_vf(), CELL1, up={HOSTNAME: None})
     both = replace(both, applicable=both.applicable | {second}).with_part(second, Fresh(cell(up={}), NOW))

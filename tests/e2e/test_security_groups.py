@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,12 +20,13 @@ from tests.lab.openstack_services import ApiError, ask
 from tests.lab.sriov import VfExporter
 from tests.sources.daemons import short_dir
 from tests.waiting import wait_until
+from tests.worlds import CELL1, cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from mecexporter.state.openstack import Port
+    from mecexporter.state.openstack import Cell, Port
 
 HOST = "compute-1"
 CHECK = "offload_gre_stateful"
@@ -220,9 +222,11 @@ async def test_who_may_not_see_is_told_so(monkeypatch: pytest.MonkeyPatch) -> No
         owner = openstack.network("GET", f"/networks/{network}")["network"]["project_id"]
         port = openstack.create_port(network, HOST, "0000:3b:00.2", "vm", project_id=owner, security_groups=[group])
 
-        async def ports_and_groups(config: Path) -> tuple[tuple[Port, ...], Any]:
+        async def ports_and_groups(config: Path, *cells: Cell) -> tuple[tuple[Port, ...], Any]:
             monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(config))
-            world = empty_world(0.0, HOST, Settings())
+            world = replace(empty_world(0.0, HOST, Settings()), applicable=frozenset({CELL1} if cells else ()))
+            for told in cells:
+                world = world.with_part(CELL1, Fresh(told, 0.0))
             cloud = Cloud("lab")
             ports = await NeutronSource(cloud, every_host=True, interval=300).read(world)
             world = world.with_part("neutron", Fresh(ports, 0.0))
@@ -241,7 +245,11 @@ async def test_who_may_not_see_is_told_so(monkeypatch: pytest.MonkeyPatch) -> No
             policy.write('"get_port:binding:host_id": ""\n')
         openstack.neutron.stop()
         openstack.neutron.start()
-        with pytest.raises(SourceError, match=f"group {group} of a port is not shown") as caught:
+        with pytest.raises(SourceError, match="no port of another project is seen") as caught:
             await ports_and_groups(of_nosy)
+        assert caught.value.reason is Reason.PERMISSION
+        # Where Nova has claimed nothing, no port is missed.
+        with pytest.raises(SourceError, match=f"group {group} of a port is not shown") as caught:
+            await ports_and_groups(of_nosy, cell())
         assert caught.value.reason is Reason.PERMISSION
         openstack.delete_port(mine)

@@ -15,7 +15,7 @@ from mecexporter.errors import Reason, SourceError
 from mecexporter.sources import neutron
 from mecexporter.sources.neutron import NeutronSource
 from mecexporter.sources.wire.cloud import Cloud
-from mecexporter.state.observed import Fresh
+from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.openstack import Port
 from mecexporter.state.world import Settings, World, empty_world
 from tests.sources.apis import Apis, serve
@@ -238,12 +238,14 @@ async def test_without_keystone_everybody_is_an_administrator(apis: Apis) -> Non
 @pytest.mark.parametrize(
     "world",
     [
-        pytest.param(WORLD, id="Nova is not asked"),
+        pytest.param(
+            replace(WORLD, applicable=frozenset({CELL1})).with_part(CELL1, Absent("not asked yet", 0.0, 0.0)),
+            id="Nova is not asked yet",
+        ),
         pytest.param(claimed(), id="no claims"),
         pytest.param(claimed("0000:3b:00.2", flavour=True), id="a flavour's"),
         pytest.param(claimed("0000:3b:00.2", host="compute-2"), id="another host's"),
         pytest.param(claimed("0000:3b:00.2", status="available"), id="given to nobody"),
-        pytest.param(replace(claimed("0000:3b:00.2"), applicable=frozenset()), id="not here"),
     ],
 )
 async def test_where_nova_claims_nothing_no_port_is_missed(
@@ -251,6 +253,29 @@ async def test_where_nova_claims_nothing_no_port_is_missed(
 ) -> None:
     sign_in(apis, monkeypatch, tmp_path, "member")
     apis.answers[PORTS] = {"ports": []}
+    assert await source().read(world) == ()
+
+
+SILENT = Absent("Connection refused", 0.0, 0.0, Reason.REFUSED)
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        pytest.param(WORLD, id="no cell is configured"),
+        pytest.param(replace(claimed("0000:3b:00.2"), applicable=frozenset()), id="not here"),
+        pytest.param(replace(WORLD, applicable=frozenset({CELL1})).with_part(CELL1, SILENT), id="no cell answers"),
+    ],
+)
+async def test_without_novas_claims_the_list_itself_must_be_known_to_be_whole(
+    apis: Apis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: World
+) -> None:
+    sign_in(apis, monkeypatch, tmp_path, "member")
+    apis.answers[PORTS] = by_host([OWN, NOBODYS])
+    with pytest.raises(SourceError, match="no port of another project is seen: who asks") as caught:
+        await source().read(world)
+    assert caught.value.reason is Reason.PERMISSION
+    apis.answers[PORTS] = by_host([OWN, OTHERS])
     assert await source().read(world) == ()
 
 

@@ -99,7 +99,7 @@ def test_first_seen_is_unix_time_whatever_the_clock_did() -> None:
     ("v", "status", "line"),
     [
         (view(ok=("a", "b")), 0, "all is well"),
-        (view(), 0, "no check applies to this node"),
+        (view(), 0, "no check applies to this node: `mecexporter config` shows its roles"),
         (view(finding("a")), 1, "1 warning"),
         (view(finding("a"), finding("c", Severity.CRITICAL)), 2, "1 critical, 1 warning"),
         (view(unknown={"u": ("ovs",)}), 3, "1 check cannot tell"),

@@ -95,6 +95,8 @@ class Cloud:
                 return Caller(project=None, admin=True)
             token = access(self._session)
             return Caller(project=token.project_id, admin="admin" in {name.casefold() for name in token.role_names})
+        except SourceError:
+            raise
         except Exception as error:  # noqa: BLE001  # whatever the libraries raise: dozens of kinds
             raise self._failed(error, "identity") from None
 
@@ -131,7 +133,11 @@ class Cloud:
 
         for noisy in ("keystoneauth", "openstack", "urllib3"):  # they print what was sent, and URLs as they are given
             logging.getLogger(noisy).setLevel(logging.ERROR)
-        self._config = openstack.config.OpenStackConfig().get_one(cloud=self._name, api_timeout=CALL)
+        found = openstack.config.OpenStackConfig()
+        if self._name not in found.get_cloud_names():
+            where = found.config_filename or "any clouds.yaml that can be read (/etc/openstack, OS_CLIENT_CONFIG_FILE)"
+            raise SourceError(Reason.MISSING, f"cloud {self._name} is not in {where}")
+        self._config = found.get_one(cloud=self._name, api_timeout=CALL)
         auth = self._config.config.get("auth") or {}
         words = ("password", "token", "secret")
         self._secrets = tuple(str(v) for k, v in auth.items() if v and any(word in k for word in words))
@@ -175,6 +181,8 @@ class Cloud:
         names = " ".join(kind.__name__ for kind in type(error).__mro__)
         reason = next((reason for word, reason in _BY_CLASS if word in names), Reason.ANSWERED_ERROR)
         said = self._without_secrets(str(error)) or type(error).__name__
+        if "Unauthorized" in names:  # what Keystone says of a wrong password does not name it
+            said = f"Keystone refuses its user, password or project: {said}"
         return SourceError(reason, f"cloud {self._name}, {service}: {said}")
 
     def _without_secrets(self, text: str) -> str:

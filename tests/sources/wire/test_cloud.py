@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -145,7 +146,16 @@ async def test_a_cloud_that_is_not_in_clouds_yaml(apis: Apis) -> None:
     assert apis.port
     error = await failure(Cloud("nosuch"))
     assert error.reason is Reason.MISSING
-    assert "nosuch" in error.why
+    assert error.why == f"cloud nosuch is not in {os.environ['OS_CLIENT_CONFIG_FILE']}"
+
+
+async def test_without_a_clouds_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "nosuch.yaml"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    error = await failure(Cloud("test"))
+    assert error.reason is Reason.MISSING
+    assert "not in any clouds.yaml that can be read (/etc/openstack, OS_CLIENT_CONFIG_FILE)" in error.why
 
 
 async def test_a_password_that_keystone_refuses(
@@ -157,6 +167,7 @@ async def test_a_password_that_keystone_refuses(
     apis.answers["/v3/auth/tokens"] = status(401, '{"error": {"message": "no", "code": 401, "title": "Unauthorized"}}')
     error = await failure(Cloud("test"))
     assert error.reason is Reason.PERMISSION
+    assert "Keystone refuses its user, password or project: " in error.why
     assert SECRET not in caplog.text
 
 
