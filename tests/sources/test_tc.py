@@ -334,7 +334,8 @@ async def test_unknown_representors() -> None:
 def test_longer_reads_are_rarer(cpu: float, pause: float, lifetime: float) -> None:
     source = TcSource(60)
     source._table.cpu_seconds = cpu
-    assert (source.pause(FlowTable()), source.lifetime) == (pause, lifetime)
+    assert (source.pause(FlowTable(seconds=60.0)), source.lifetime) == (pause, lifetime)
+    assert source.pause(FlowTable()) == 60, "nothing can be judged before the second read"
 
 
 def test_recorded_datagrams() -> None:
