@@ -72,7 +72,7 @@ class OvsFlowsSource(Source[FlowTable]):
         self._best: float | None = None
 
     def pause(self, value: FlowTable) -> float:
-        """Long enough to keep the share of a core small; the second read comes soon, for before it nothing is judged."""
+        """So long that the share of a core stays small; the second read comes soon, for before it nothing is judged."""
         if value.seconds is None:
             return self.interval
         return min(max(self.interval, self._cpu / _SHARE), max(self.interval, _LONGEST_PAUSE))
