@@ -173,6 +173,9 @@ class TestSources:
             "ovn_northbound_sync",
             "sysfs",
             "links",
+            "tc",
+            "ovs_flows",
+            "conntrack",
         }
 
     def test_a_comparison_is_as_configured(self) -> None:
