@@ -533,7 +533,12 @@ def test_check_that_is_interrupted_ends_so_and_says_nothing(bare: Path) -> None:
         silent.bind(str(bare / "db.sock"))
         silent.listen()
         silent.settimeout(SECONDS)
-        process = start("check", "--config", written(bare, settings(bare) | {"roles": ["compute"]}))
+        # What is started in the background of a shell ignores SIGINT, and so does all that it starts.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            process = start("check", "--config", written(bare, settings(bare) | {"roles": ["compute"]}))
+        finally:
+            signal.signal(signal.SIGINT, before)
         with silent.accept()[0]:
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=SECONDS)

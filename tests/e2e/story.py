@@ -52,11 +52,12 @@ class Pace:
     restart: bool
 
 
-# A restarted ovs-vswitchd has an empty bridge for 3.0 s, ovn-controller's back-off: grace.bridge must be longer.
+# A restarted ovs-vswitchd has an empty bridge for 3.0 s, ovn-controller's back-off, and twice as long on a busy
+# machine: grace.bridge must be longer.
 QUICK = Pace(
     intervals={"live": "1s", "flows": "1s"},
-    grace={"bridge": "5s", "identity": "10s"},
-    found=20,
+    grace={"bridge": "10s", "identity": "10s"},
+    found=25,
     clear=20,
     heal=30,
     adopt=40,
@@ -217,7 +218,8 @@ class Lane:
         story.first_seen.append(_of(must, exporter.first_seen()))
 
     def _well(self) -> bool:
-        return all(exporter.well() for exporter in self.exporters.values())
+        """By the exporters, and in truth: a bridge that is empty within its grace is no health to begin with."""
+        return all(exporter.well() and exporter.node.flows() for exporter in self.exporters.values())
 
     def _await_well(self, seconds: float) -> None:
         if not _within(self._well, seconds):

@@ -280,7 +280,7 @@ class Scraper:
             raise self.error
 
     def _run(self) -> None:
-        while not self._end.wait(0.1):
+        while True:
             began = time.monotonic()
             try:
                 with urllib.request.urlopen(self._url, timeout=10) as answer:  # noqa: S310  # our own http address
@@ -290,6 +290,8 @@ class Scraper:
                 return
             self._seen.slowest = max(self._seen.slowest, time.monotonic() - began)
             self._seen.scrapes += 1
+            if self._end.wait(0.1):
+                return
 
 
 def within(condition: Callable[[], bool], seconds: float) -> bool:
@@ -414,10 +416,12 @@ def observe(case: Case, node: Node, exporter: Exporter, front: Front | None, see
 def _as_expected(case: Case, now: Page, errors: float, seen: Seen) -> bool:
     seen.down, seen.unknown, seen.absent = now.down(), now.unknown(), now.absent()
     seen.rose = seen.rose or now.errors(case.source) > errors
-    told = seen.rose or not case.down
+    told = seen.rose if case.down else seen.scrapes > LOOKS
     return told and seen.down == case.down == seen.absent and seen.unknown == case.unknown
 
 
+LOOKS = 10
+"""Scrapes for which what nobody is to notice lasts."""
 DIRECT = [case for case in CASES if case.how in ("killed", "stopped", "restarted")]
 
 

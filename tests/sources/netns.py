@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import socket
+import struct
 import subprocess
 import threading
 from pathlib import Path
@@ -12,12 +14,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
+from tests.waiting import wait_until
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000
+_SIOCGIFFLAGS, _IFF_RUNNING = 0x8913, 0x40
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace needs root")
 
 
@@ -58,6 +63,14 @@ def send(device: str, packets: int, size: int) -> None:
     """Frames of that size, Ethernet header included, of a protocol that nobody takes."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
         raw.bind((device, 0))
+        # A veth that was just set up has no carrier for a moment, and drops what is sent.
+        wait_until(lambda: _running(raw, device), 20, f"{device} has a carrier")
         frame = b"\xff" * 12 + b"\x88\xb5" + b"\0" * (size - 14)
         for _ in range(packets):
             raw.send(frame)
+
+
+def _running(any_socket: socket.socket, device: str) -> bool:
+    answer = fcntl.ioctl(any_socket, _SIOCGIFFLAGS, struct.pack("16sh22x", device.encode(), 0))
+    flags: int = struct.unpack_from("h", answer, 16)[0]
+    return bool(flags & _IFF_RUNNING)
