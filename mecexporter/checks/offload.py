@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from mecexporter.checks.base import Unknown, unknown
 from mecexporter.checks.offload_run import running
 from mecexporter.state.datapath import Counted, Layer, Obstacle, Path, PortKind, Protocol, Software, Why
 from mecexporter.state.observed import Fresh
@@ -14,6 +15,7 @@ from mecexporter.state.ovs import InterfaceKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from mecexporter.checks.base import Verdict
     from mecexporter.state.datapath import FlowClass, FlowTable
     from mecexporter.state.sriov import Nic, Pf
     from mecexporter.state.world import World
@@ -230,6 +232,21 @@ def attributed(world: World) -> Software:
     if counted == world.software.counted:
         return world.software
     return Software(MappingProxyType(carried), MappingProxyType(counted))
+
+
+TRAFFIC = ("ovs", "ovs_flows", "sysfs", "tc")
+"""What a check of traffic can't do without."""
+
+
+def carried(world: World) -> Mapping[FlowClass, Rate] | Verdict:
+    """The rates for a check of traffic, or what it says where there are none to judge."""
+    lost = unknown(world, *TRAFFIC)
+    if lost.missing:
+        return lost
+    found = rates(world)
+    if found is None:  # not read twice yet
+        return () if nothing_expected(world) else Unknown(TABLES)
+    return found
 
 
 def rates(world: World) -> Mapping[FlowClass, Rate] | None:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from mecexporter.checks.base import Finding, Severity, Unknown, check, unknown
-from mecexporter.checks.offload import REMEDIES, TABLES, nothing_expected, rates, reason, to_be_judged
+from mecexporter.checks.base import Finding, Severity, Unknown, check
+from mecexporter.checks.offload import REMEDIES, TABLES, TRAFFIC, carried, reason, to_be_judged
 from mecexporter.checks.words import quoted
 from mecexporter.state.datapath import Path, Protocol, Why
 from mecexporter.state.observed import Fresh
 from mecexporter.state.world import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from mecexporter.checks.base import Verdict
     from mecexporter.state.datapath import FlowClass
     from mecexporter.state.world import World
 
-_NEEDED = ("ovs", "ovs_flows", "sysfs", "tc")
 _LIMIT = 100.0
 """Packets a second (contract)."""
 _SAID = 5
@@ -29,18 +29,15 @@ _GROUP = "gre-stateless"
     severity=Severity.WARNING,
     title="GRE under connection tracking is in software, 100 packets a second or more in two reads",
     roles=frozenset({Role.COMPUTE}),
-    sources=_NEEDED,
+    sources=TRAFFIC,
     alert_for="0s",
     follows=("offload_disabled",),
 )
 def offload_gre_conntrack(world: World) -> Verdict:
     """By the flows or, of those whose match leaves the protocol open, by conntrack's own count of GRE."""
-    lost = unknown(world, *_NEEDED)
-    if lost.missing:
-        return lost
-    found = rates(world)
-    if found is None:  # not read twice yet
-        return () if nothing_expected(world) else Unknown(TABLES)
+    found = carried(world)
+    if not isinstance(found, Mapping):
+        return found
     tracked = {
         c: packets
         for c, packets in to_be_judged(found, world).items()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from mecexporter.checks.base import Finding, Severity, Unknown, check, unknown
-from mecexporter.checks.offload import REMEDIES, TABLES, judged, nothing_expected, rates
+from mecexporter.checks.base import Finding, Severity, check
+from mecexporter.checks.offload import REMEDIES, TABLES, TRAFFIC, carried, judged
 from mecexporter.state.observed import Fresh
 from mecexporter.state.world import Role
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from mecexporter.checks.base import Verdict
     from mecexporter.state.world import World
 
-_NEEDED = ("ovs", "ovs_flows", "sysfs", "tc")
 _INTERVALS = 3
 _SAID = 3
 
@@ -22,18 +22,15 @@ _SAID = 3
     severity=Severity.WARNING,
     title="hardware carries less than offload.ratio_low of more than offload.min_pps for three intervals",
     roles=frozenset({Role.COMPUTE}),
-    sources=_NEEDED,
+    sources=TRAFFIC,
     alert_for="0s",
     follows=("offload_disabled", "offload_gre_conntrack"),
 )
 def offload_ratio_low(world: World) -> Verdict:
     """Of ordinary traffic of a NIC in switchdev mode alone."""
-    lost = unknown(world, *_NEEDED)
-    if lost.missing:
-        return lost
-    found = rates(world)
-    if found is None:  # not read twice yet
-        return () if nothing_expected(world) else Unknown(TABLES)
+    found = carried(world)
+    if not isinstance(found, Mapping):
+        return found
     got, settings = judged(found, world), world.settings
     if got.every <= settings.offload_min_pps or got.ratio >= settings.offload_ratio_low:
         return ()

@@ -16,7 +16,16 @@ from mecexporter.sources.base import Source
 from mecexporter.sources.flow_counters import FlowCounters
 from mecexporter.sources.wire.flower import IN_HW, SKIP_HW, SKIP_SW, FlowerReader
 from mecexporter.sources.wire.netlink import NETLINK_ROUTE, Netlink, attributes
-from mecexporter.state.datapath import FlowClass, FlowTable, Layer, Obstacle, Path, PortKind, Protocol
+from mecexporter.state.datapath import (
+    PROTOCOLS,
+    FlowClass,
+    FlowTable,
+    Layer,
+    Obstacle,
+    Path,
+    PortKind,
+    Protocol,
+)
 from mecexporter.state.observed import Fresh
 from mecexporter.state.ports import port_kinds
 from mecexporter.state.world import Role
@@ -36,14 +45,6 @@ _INGRESS, _EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 _HOOKS = {b"ingress\0": (_INGRESS,), b"clsact\0": (_INGRESS, _EGRESS)}
 _BLOCK = -1  # TCM_IFINDEX_MAGIC_BLOCK: in place of a device, and the block's number in place of a hook
 
-_PROTOCOLS = {
-    1: Protocol.ICMP,
-    6: Protocol.TCP,
-    17: Protocol.UDP,
-    47: Protocol.GRE,
-    58: Protocol.ICMP,
-    132: Protocol.SCTP,
-}
 _GRE = 47
 
 _MOST_FILTERS, _MOST_BYTES, _LONGEST_READ = 200_000, 256 << 20, 4.0
@@ -224,7 +225,7 @@ def _classes(traits: Traits, kind: PortKind, port: str) -> tuple[FlowClass, Flow
     """Of what hardware carries, and of what the CPU does."""
     hardware = FlowClass(
         path=Path.HARDWARE,
-        protocol=_PROTOCOLS.get(-1 if traits.protocol is None else traits.protocol, Protocol.OTHER),
+        protocol=PROTOCOLS.get(-1 if traits.protocol is None else traits.protocol, Protocol.OTHER),
         conntrack=traits.conntrack,
         layer=Layer.TC,
         port_kind=kind,

@@ -35,6 +35,19 @@ class Protocol(StrEnum):
     OTHER = "other"
 
 
+PROTOCOLS = MappingProxyType(
+    {
+        1: Protocol.ICMP,
+        6: Protocol.TCP,
+        17: Protocol.UDP,
+        47: Protocol.GRE,
+        58: Protocol.ICMP,
+        132: Protocol.SCTP,
+    }
+)
+"""Those that are told apart, by IANA's numbers."""
+
+
 class Layer(StrEnum):
     """Where a flow is written down."""
 

@@ -195,13 +195,7 @@ two_hosts
 ip link add v1 type veth peer name v1p; host c v1p 10.0.0.3/24; ip link set v1 up; ovs-vsctl add-port br0 v1
 quiet
 hw_counters 7777 999999
-ovs-ofctl del-flows br0
-ovs-ofctl add-flows br0 - <<'F'
-table=0,priority=10,arp,actions=normal
-table=0,priority=20,ip,nw_proto=47,ct_state=-trk,actions=ct(table=1,zone=7)
-table=1,priority=20,ip,nw_proto=47,ct_state=+trk+new,actions=ct(commit,zone=7),normal
-table=1,priority=20,ip,nw_proto=47,ct_state=+trk+est,actions=normal
-F
+track_gre
 gre a 10.0.0.1 10.0.0.2 192.168.9.1/24; gre b 10.0.0.2 10.0.0.1 192.168.9.2/24
 gre c 10.0.0.3 10.0.0.2 192.168.10.1/24
 ip -n b link add g2 type gre local 10.0.0.2 remote 10.0.0.3

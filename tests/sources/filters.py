@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.wire.netlink import NETLINK_ROUTE, Netlink, attribute
 from tests.hwlab import FIXTURES
+from tests.sources.recordings import HEADER, messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,25 +26,9 @@ EGRESS_REDIR, INGRESS_REDIR = 1, 3
 UFID = bytes(range(16))
 
 
-def datagrams(name: str) -> Iterator[bytes]:
-    """Of a recording: what each receive call gave."""
-    data = (RECORDINGS / name).read_bytes()
-    at = 0
-    while at < len(data):
-        (length,) = struct.unpack_from("<I", data, at)
-        yield data[at + 4 : at + 4 + length]
-        at += 4 + length
-
-
 def bodies(name: str) -> Iterator[bytes]:
     """Of a recording: each RTM_NEWTFILTER without its netlink header."""
-    for datagram in datagrams(name):
-        at = 0
-        while at < len(datagram):
-            length, kind = struct.unpack_from("=IH", datagram, at)
-            if kind == NEWTFILTER:
-                yield datagram[at + 16 : at + length]
-            at += (length + 3) & ~3
+    return (message[HEADER:] for message in messages(RECORDINGS / name, NEWTFILTER))
 
 
 def u32(number: int) -> bytes:

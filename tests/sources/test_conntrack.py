@@ -20,6 +20,7 @@ from mecexporter.sources.wire.netlink import attribute, attributes
 from mecexporter.state.datapath import Conntrack, Counted, Path
 from tests.hwlab import FIXTURES
 from tests.sources.netlink_kernel import PlayedNetlink
+from tests.sources.recordings import HEADER, messages
 from tests.worlds import healthy_compute
 
 if TYPE_CHECKING:
@@ -231,9 +232,7 @@ def test_recorded_entry(kernel: Kernel, read: Callable[..., Conntrack], monkeypa
     text = (FIXTURES / "recordings/kernel-ct.conntrack.txt").read_text()
     counts = [(int(packets), int(octets)) for packets, octets in re.findall(r"packets=(\d+) bytes=(\d+)", text)]
     assert len(counts) == 2
-    raw = (FIXTURES / "recordings/kernel-ct.conntrack.bin").read_bytes()
-    (length,) = struct.unpack_from("=I", raw, 4)
-    recorded = raw[20 : 4 + length]
+    recorded = next(messages(FIXTURES / "recordings/kernel-ct.conntrack.bin"))[HEADER:]
     assert [conntrack._counts(dict(attributes(recorded[4:]))[way]) for way in (9, 10)] == counts
     kernel.entries = [(1, TCP, SEEN)]
     read()

@@ -22,10 +22,10 @@ from mecexporter.state.sriov import Links, Uplink, VfLink
 from mecexporter.state.world import Settings, empty_world
 from tests.hwlab import FIXTURES
 from tests.sources.netns import in_own_network, ip, needs_root, send
+from tests.sources.recordings import messages
 from tests.worlds import NOW, PF, changed, healthy_compute, interface, nic, vf, without
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from mecexporter.state.sriov import Pf
@@ -61,23 +61,10 @@ def test_one_without_address_and_vlan() -> None:
 # What a real kernel answered (tests/fixtures/hw), and pyroute2's reading of the same bytes.
 
 
-def messages(path: Path) -> Iterator[bytes]:
-    """Of a recording: u32 length and buffer for each receive call; whole netlink messages are in a buffer."""
-    data = path.read_bytes()
-    while data:
-        (length,) = struct.unpack_from("<I", data)
-        buffer, data = data[4 : 4 + length], data[4 + length :]
-        while buffer:
-            size, kind = struct.unpack_from("=IH", buffer)
-            if kind == NEWLINK:
-                yield buffer[:size]
-            buffer = buffer[(size + 3) & ~3 :]
-
-
 @pytest.mark.parametrize("path", sorted(FIXTURES.glob("**/*.links.bin")), ids=lambda p: p.stem)
 def test_recorded_vfs_are_read_as_pyroute2_reads_them(path: Path) -> None:
     found = 0
-    for message in messages(path):
+    for message in messages(path, NEWLINK):
         ours = dict(links.vfs_of(message[16:]))
         theirs = ifinfmsg(message)
         theirs.decode()

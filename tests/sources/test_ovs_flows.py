@@ -24,6 +24,7 @@ from tests.hwlab import FIXTURES
 from tests.sources import ovs_messages as ovs
 from tests.sources.daemons import Node, ovs_node, run
 from tests.sources.netlink_kernel import PlayedNetlink
+from tests.sources.recordings import HEADER, messages
 from tests.waiting import wait_until
 from tests.worlds import changed, healthy_compute, healthy_sriov, interface, without
 
@@ -210,16 +211,8 @@ def test_the_more_it_costs_the_more_seldom(source: OvsFlowsSource) -> None:
 
 
 def bodies(name: str) -> list[bytes]:
-    """Of the messages of a recording but the last, which ends it."""
-    raw, at, found = (FIXTURES / "recordings" / name).read_bytes(), 0, []
-    while at < len(raw):
-        (size,) = struct.unpack_from("=I", raw, at)
-        at, end = at + 4, at + 4 + size
-        while at < end:
-            (length,) = struct.unpack_from("=I", raw, at)
-            found.append(raw[at + 16 : at + length])
-            at += (length + 3) & ~3
-    return found[:-1]
+    """Of a recording's messages."""
+    return [message[HEADER:] for message in messages(FIXTURES / "recordings" / name)]
 
 
 class Recorded(Kernel):

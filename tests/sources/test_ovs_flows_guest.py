@@ -61,13 +61,7 @@ two_hosts
 for h in a b; do  # router solicitations would go through GRE
   ip netns exec $h sysctl -q -w net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
 done
-ovs-ofctl del-flows br0
-ovs-ofctl add-flows br0 - <<'F'
-table=0,priority=10,arp,actions=normal
-table=0,priority=20,ip,nw_proto=47,ct_state=-trk,actions=ct(table=1,zone=7)
-table=1,priority=20,ip,nw_proto=47,ct_state=+trk+new,actions=ct(commit,zone=7),normal
-table=1,priority=20,ip,nw_proto=47,ct_state=+trk+est,actions=normal
-F
+track_gre
 gre a 10.0.0.1 10.0.0.2 192.168.9.1/24; gre b 10.0.0.2 10.0.0.1 192.168.9.2/24
 ping_from a 192.168.9.2
 

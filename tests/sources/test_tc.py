@@ -23,15 +23,16 @@ from tests.sources.filters import (
     INGRESS_REDIR,
     IPV4,
     NOT_IN_HW,
+    RECORDINGS,
     Kernel,
     Recorded,
     action,
     bodies,
-    datagrams,
     filter_,
     forwarding,
     stats,
 )
+from tests.sources.recordings import datagrams
 from tests.worlds import NOW, nic
 
 if TYPE_CHECKING:
@@ -339,7 +340,7 @@ def test_longer_reads_are_rarer(cpu: float, pause: float, lifetime: float) -> No
 
 
 def test_recorded_datagrams() -> None:
-    with Recorded(list(datagrams("gre-ct.p1.filters.bin"))) as route:
+    with Recorded(list(datagrams(RECORDINGS / "gre-ct.p1.filters.bin"))) as route:
         dumps = tc._Dumps(route, time.monotonic() + 10)
         assert len(list(dumps.of(46, b""))) == len(list(bodies("gre-ct.p1.filters.bin")))
 

@@ -15,8 +15,8 @@ import re
 from typing import TYPE_CHECKING
 
 from mecexporter.errors import Reason, SourceError
-from mecexporter.sources.wire.ovs_netlink import PROTOCOLS, Shape
-from mecexporter.state.datapath import Path, Protocol
+from mecexporter.sources.wire.ovs_netlink import Shape
+from mecexporter.state.datapath import PROTOCOLS, Path, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

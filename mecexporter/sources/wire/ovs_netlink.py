@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.wire.netlink import attributes, generic
-from mecexporter.state.datapath import Obstacle, Path, Protocol
+from mecexporter.state.datapath import PROTOCOLS, Obstacle, Path, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,15 +83,6 @@ _SLOW_PATH, _CONTROLLER = 2, 5  # enum user_action_cookie_type (OVS: lib/odp-uti
 _ARP = frozenset({0x0806, 0x8035})
 _PROTOCOL_AT = {0x0800: (_Key.IPV4, 8), 0x86DD: (_Key.IPV6, 36)}
 _IPV6_LABEL, _IPV6_FRAGMENT = 32, 39
-PROTOCOLS = {
-    1: Protocol.ICMP,
-    6: Protocol.TCP,
-    17: Protocol.UDP,
-    47: Protocol.GRE,
-    58: Protocol.ICMP,
-    132: Protocol.SCTP,
-}
-"""Those told apart, by their number."""
 _ICMPV6, _UDP = 58, 17
 _DISCOVERY = range(133, 138)  # neighbour discovery (RFC 4861)
 _DHCP = frozenset(_BE16.pack(port) for port in (67, 68, 546, 547))

@@ -240,5 +240,16 @@ gre() {
     ip -n "$1" link set g1 up
 }
 
+# track_gre: br0's rules so that GRE passes connection tracking, and ARP as usual; what else is to pass, the caller adds
+track_gre() {
+    ovs-ofctl del-flows br0
+    ovs-ofctl add-flows br0 - <<'F'
+table=0,priority=10,arp,actions=normal
+table=0,priority=20,ip,nw_proto=47,ct_state=-trk,actions=ct(table=1,zone=7)
+table=1,priority=20,ip,nw_proto=47,ct_state=+trk+new,actions=ct(commit,zone=7),normal
+table=1,priority=20,ip,nw_proto=47,ct_state=+trk+est,actions=normal
+F
+}
+
 # ping_from NS ADDRESS: 8 pings; fails unless at least one is answered (the first may be lost to ARP or an upcall)
 ping_from() { ip netns exec "$1" ping -q -c 8 -i 0.3 "$2"; }

@@ -23,9 +23,9 @@ from mecexporter.sources.wire.netlink import NETLINK_ROUTE, Netlink, attribute
 from mecexporter.state.ovs import Counters
 from tests.hwlab import FIXTURES
 from tests.sources.netns import in_own_network, ip, needs_root, send
+from tests.sources.recordings import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 NEWSTATS = 92
@@ -137,24 +137,11 @@ def test_bytes_that_were_changed(data: st.DataObject) -> None:
 # What a real kernel answered (tests/fixtures/hw), and pyroute2's reading of the same bytes.
 
 
-def recorded(path: Path) -> Iterator[bytes]:
-    """Of a recording: u32 length and buffer for each receive call; whole netlink messages are in a buffer."""
-    data = path.read_bytes()
-    while data:
-        (length,) = struct.unpack_from("<I", data)
-        buffer, data = data[4 : 4 + length], data[4 + length :]
-        while buffer:
-            size, kind = struct.unpack_from("=IH", buffer)
-            if kind == NEWSTATS:
-                yield buffer[:size]
-            buffer = buffer[(size + 3) & ~3 :]
-
-
 @pytest.mark.parametrize("path", sorted(FIXTURES.glob("*.stats.bin")), ids=lambda p: p.stem)
 def test_recorded_statistics_are_read_as_pyroute2_reads_them(path: Path) -> None:
-    messages = list(recorded(path))
-    assert len(messages) > 4
-    for whole in messages:
+    recorded = list(messages(path, NEWSTATS))
+    assert len(recorded) > 4
+    for whole in recorded:
         theirs = ifstatsmsg(whole)
         theirs.decode()
         counted = theirs.get_attr("IFLA_STATS_LINK_64")
