@@ -97,13 +97,13 @@ class Machine:
 
     def findings(self) -> dict[str, Any]:
         """The findings' document."""
-        page = get(f"{self.url}/api/v1/findings")
-        assert page is not None, "the exporter answers"
-        document: dict[str, Any] = json.loads(page)
+        document: dict[str, Any] = json.loads(self._page("/api/v1/findings"))
         return document
 
     def series(self, name: str) -> list[str]:
         """Lines of the exposition."""
-        page = get(f"{self.url}/metrics")
-        assert page is not None, "the exporter answers"
-        return [line for line in page.splitlines() if line.startswith((f"{name}{{", f"{name} "))]
+        return [line for line in self._page("/metrics").splitlines() if line.startswith((f"{name}{{", f"{name} "))]
+
+    def _page(self, path: str) -> str:
+        # One that is late is asked again: the processor is shared with all that the guest does, and is emulated.
+        return wait_until(lambda: self._alive() and get(f"{self.url}{path}"), SOON, "the exporter answers") or ""
