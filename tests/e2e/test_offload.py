@@ -27,7 +27,8 @@ pytestmark = [
 
 CHECKS = {"offload_disabled", "offload_ratio_low", "offload_gre_conntrack"}
 
-# /sys is copied, for the shared directory is slow. GRE by rules of its own, so that the flows show the protocol. What hardware carries is raised time and again.
+# /sys is copied, for the shared directory is slow. GRE has rules of its own, so that the flows show the protocol. What
+# hardware carries is raised time and again.
 BEFORE = """
     cp -a /share/nic /tmp/nic
     load_offload; load nf_conntrack_netlink
