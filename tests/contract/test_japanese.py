@@ -53,7 +53,7 @@ class Section:
 
 
 def sections(text: str, page: Path) -> list[Section]:
-    """Of a page, with links as paths from the root, and those that lead to the other language left out."""
+    """Of a page, with links as paths from the root, but those to the other language and to the glossary."""
     found = [Section("", "")]
     tokens = MARKDOWN.parse(text)
     for before, token in zip([None, *tokens], tokens, strict=False):
@@ -78,7 +78,7 @@ def read(part: Token, page: Path, section: Section) -> None:
     for name in ("href", "src"):
         if (target := part.attrGet(name)) is not None:
             path = resolved(str(target), page)
-            if path != other_language(page):
+            if path not in {other_language(page), str(GLOSSARY.relative_to(ROOT))}:
                 section.links[path] += 1
 
 
