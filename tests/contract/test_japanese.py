@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import pytest
 from markdown_it import MarkdownIt
@@ -85,7 +86,9 @@ def read(part: Token, page: Path, section: Section) -> None:
 def resolved(target: str, page: Path) -> str:
     if re.match(r"https?:", target):
         return target
-    return os.path.normpath(page.relative_to(ROOT).parent / target)
+    path, mark, anchor = unquote(target).partition("#")
+    own = page.relative_to(ROOT)
+    return os.path.normpath(own.parent / path if path else own) + mark + anchor
 
 
 def other_language(page: Path) -> str:
@@ -124,9 +127,13 @@ def differences(english: Path, original: str, translation: str) -> Iterator[str]
             yield f"{where}: markup that does not take effect: {marks}"
 
 
-def translated(path: str) -> str:
+def translated(link: str) -> str:
+    """What a Japanese page links to where the English one has this link."""
+    path, mark, anchor = link.partition("#")
     japanese = PAGES.get(ROOT / path)
-    return path if japanese is None else str(japanese.relative_to(ROOT))
+    if japanese is None:
+        return link
+    return str(japanese.relative_to(ROOT)) + mark + TITLES.get(anchor.capitalize(), anchor)
 
 
 def test_there_are_japanese_pages_of_these_pages_alone() -> None:
@@ -138,7 +145,8 @@ def test_there_are_japanese_pages_of_these_pages_alone() -> None:
 
 @each_page
 def test_japanese_page_has_what_the_english_has(english: Path) -> None:
-    assert list(differences(english, english.read_text(), PAGES[english].read_text())) == []
+    found = list(differences(english, english.read_text(), PAGES[english].read_text()))
+    assert not found, "\n".join([str(PAGES[english].relative_to(ROOT)), *found])
 
 
 @each_page
@@ -150,6 +158,13 @@ def test_japanese_page_is_as_new_as_the_english(english: Path) -> None:
     assert last == wanted, (
         f"{name} has changed: bring {PAGES[english].relative_to(ROOT)} up to it, then end it with this"
     )
+
+
+@each_page
+def test_links_lead_to_what_is_there(english: Path) -> None:
+    for page in (english, PAGES[english]):
+        links = [link for section in sections(page.read_text(), page) for link in section.links]
+        assert [link for link in links if ":" not in link and not (ROOT / link.partition("#")[0]).exists()] == []
 
 
 @each_page
@@ -171,7 +186,8 @@ def test_english_page_leads_to_the_japanese(name: str) -> None:
         ("## 影響", "## インパクト", "the heading should be 影響"),
         ("$ df", "$ du", "code blocks are not those of the English page"),
         ("`host`は", "hostは", "code words lacking {'host': 1}"),
-        ("(MecCheckFailed.md)", "(MecSourceDown.md)", "links lacking {'docs/ja/runbooks/MecCheckFailed.md': 1}"),
+        ("MecCheckFailed.md", "MecSourceDown.md", "links lacking {'docs/ja/runbooks/MecCheckFailed.md#対処': 1}"),
+        ("#対処", "#remedy", "links lacking {'docs/ja/runbooks/MecCheckFailed.md#対処': 1}"),
         ("- 二", "二", "list items and table rows lacking {'li': 1}"),
         ("これは", "this is", "not in Japanese"),
         ("**死**", "**「死」**だ", "markup that does not take effect"),
@@ -181,11 +197,11 @@ def test_a_difference_is_told(was: str, becomes: str, told: str) -> None:
     english = ROOT / "docs" / "runbooks" / "MecSourceDown.md"
     original = (
         "# MecSourceDown\n\n## Meaning\n\nThis\n\n```\n$ df\n```\n\n"
-        "## Impact\n\n`host` **dead** [MecCheckFailed](MecCheckFailed.md)\n\n- one\n- two\n"
+        "## Impact\n\n`host` **dead** [MecCheckFailed](MecCheckFailed.md#remedy)\n\n- one\n- two\n"
     )
     translation = (
         "# MecSourceDown\n\n[English](../../runbooks/MecSourceDown.md)\n\n## 意味\n\nこれは\n\n```\n$ df\n```\n\n"
-        "## 影響\n\n`host`は**死**んだ [MecCheckFailed](MecCheckFailed.md)\n\n- 一\n- 二\n"
+        "## 影響\n\n`host`は**死**んだ [MecCheckFailed](MecCheckFailed.md#対処)\n\n- 一\n- 二\n"
     )
     assert list(differences(english, original, translation)) == []
     assert told in " ".join(differences(english, original, translation.replace(was, becomes, 1)))
