@@ -124,6 +124,8 @@ class Watched:
 def lab() -> Iterator[Site]:
     with Site(vms=False) as site:
         add_router(site)
+        of = ("--bare", "--columns=chassis", "find", "Port_Binding", f"logical_port={PORT}")
+        wait_until(lambda: bool(site.sbctl(*of).strip()), FOUND, "a new gateway is claimed for the first time")
         yield site
 
 
