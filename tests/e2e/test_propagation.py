@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lab.monitoring import SiteExporter
-from tests.lab.site import Site, gone, run
+from tests.lab.site import Node, Site, gone, run
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from tests.lab.site import Node
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
@@ -115,6 +113,10 @@ class Watched:
     def gateways(self, state: str) -> float | None:
         return self.metric(f'mec_ovn_gateway_ports{{state="{state}"}}')
 
+    def reporting(self) -> int:
+        """Chassis that make reports."""
+        return self.exporter.metrics().count("\nmec_ovn_chassis_nb_cfg{")
+
     def c2(self) -> tuple[Node, str]:
         node = self.site.nodes["c2"]
         return node, node.system_id
@@ -163,9 +165,6 @@ def test_a_healthy_site_under_bumps_is_silent(watched: Watched) -> None:
     [
         pytest.param(lambda n: n.sigstop("ovn-controller"), lambda n: n.sigcont("ovn-controller"), id="SIGSTOP"),
         pytest.param(pause, resume, id="paused", marks=pytest.mark.long),
-        pytest.param(
-            lambda n: n.kill("ovn-controller"), lambda n: n.start("ovn-controller"), id="killed", marks=pytest.mark.long
-        ),
     ],
 )
 def test_a_chassis_that_stops_is_stalled_then_stale(
@@ -180,6 +179,29 @@ def test_a_chassis_that_stops_is_stalled_then_stale(
         assert watched.metric('mec_ovn_chassis_state{state="stale"}') == 1
     finally:
         go(node)
+
+
+@pytest.mark.long
+def test_a_host_that_is_powered_off_for_ever() -> None:
+    """It is stale, hides nobody else's trouble, and is no more than that; the remedy ends it."""
+    with Site(vms=False) as site, bumps(site), SiteExporter(site, **QUICK) as exporter:
+        it = Watched(site, exporter)
+        it.well()
+        (node, name), other = it.c2(), site.nodes["c1"]
+        rival = (STALLED, other.system_id)
+        for daemon in ("ovn-controller", "ovs-vswitchd", "ovsdb-server"):
+            node.kill(daemon)
+        it.told((STALE, name))
+        other.sigstop("ovn-controller")
+        it.told((STALE, name), rival)
+        other.sigcont("ovn-controller")
+        wait_until(lambda: it.found() == {(STALE, name)}, CLEAR, "it alone is left")
+        it.all_along(30, lambda: it.found() == {(STALE, name)})
+        [remedy] = [f["remedy"] for f in exporter.findings()["findings"] if f["check"] == STALE]
+        assert f"ovn-sbctl chassis-del {name}" in remedy
+        site.sbctl("chassis-del", name)
+        it.well()
+        assert it.ever == {(STALLED, name), (STALE, name), rival}
 
 
 @pytest.mark.long
@@ -268,6 +290,30 @@ def test_a_rolling_restart_is_no_trouble(watched: Watched) -> None:
             watched.all_along(3, lambda: not {check for check, _ in watched.found()} & {STALLED, STALE, DUPLICATE})
     # The gateway may be on nobody for as long as its chassis needs to come back.
     assert {check for check, _ in watched.ever} <= {UNCLAIMED}
+
+
+@pytest.mark.long
+def test_a_rolling_restart_of_ten_chassis_is_no_trouble() -> None:
+    """An upgrade, host by host: every other one takes its Chassis away with it."""
+    with Site(vms=False) as site:
+        for index in range(3, 11):
+            node = site.nodes[f"c{index}"] = Node(site, f"c{index}", index)
+            node.create()
+            node.ovs_ctl("start")
+            node.configure_ovn()
+            node.start("ovn-controller")
+        with bumps(site), SiteExporter(site, **QUICK) as exporter:
+            it = Watched(site, exporter)
+            wait_until(lambda: it.reporting() == 10, FOUND, "all report")
+            it.well()
+            for number, node in enumerate(site.nodes.values()):
+                node.stop("ovn-controller", *(["--restart"] if number % 2 else []))
+                node.ovs_ctl("restart")
+                node.start("ovn-controller")
+                it.all_along(2, lambda: not it.found())
+            wait_until(lambda: it.reporting() == 10, FOUND, "all report again")
+            it.all_along(10, lambda: not it.found())
+            assert it.ever == set()
 
 
 def test_a_host_that_comes_under_another_id_and_address_has_two_chassis(watched: Watched) -> None:
