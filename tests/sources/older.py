@@ -2,7 +2,8 @@
 
 By the schemas in the releases' own sources: ovn-nb.ovsschema and ovn-sb.ovsschema of OVN v20.06.0, v20.12.0, v21.03.0,
 v23.03.1, v25.03.1 and v26.03.1, vswitchd/vswitch.ovsschema of Open vSwitch v2.15.0. None of them took away a table or a
-column that was there before. Types are the installed ones, which here and there allow for more.
+column that was there before. Types are the installed ones, which here and there allow for more; but numbers end where
+they did, as a server refuses a condition on one that is out of range.
 """
 
 from __future__ import annotations
@@ -133,6 +134,11 @@ BROUGHT: Mapping[str, Mapping[tuple[int, int], Mapping[str, str]]] = {
 }
 """Database -> release -> table -> its columns that one release has and the one before it in this list has not."""
 
+ENDED: Mapping[str, Mapping[tuple[int, int], tuple[str, str, int]]] = {
+    "OVN_Southbound": {(21, 3): ("Logical_Flow", "table_id", 23)}
+}
+"""Database -> release before which a column's numbers ended so."""
+
 
 def schema(db: str, release: tuple[int, int]) -> dict[str, Any]:
     """As that release has it (RFC 7047 section 3.2)."""
@@ -145,6 +151,9 @@ def schema(db: str, release: tuple[int, int]) -> dict[str, Any]:
                     tables.pop(table, None)
                 for column in columns.split():
                     tables.get(table, {}).get("columns", {}).pop(column, None)
+    for until, (table, column, end) in ENDED.get(db, {}).items():
+        if release < until:
+            tables[table]["columns"][column]["type"]["key"]["maxInteger"] = end
     # A digest of the file as it was; ovsdb-server does not look at it.
     declared.pop("cksum", None)
     return declared
