@@ -258,7 +258,7 @@ def interfaces() -> list[Json]:
             decimals=0,
             steps=ANY_IS_BAD,
             line=True,
-            empty=NOBODY,
+            empty=f"{NOBODY}, or OVN is before 21.03",
             stepped=True,
         ),
     ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mecexporter.checks.base import Finding, Severity, Unknown, check
 from mecexporter.checks.controller import controller_is_down
-from mecexporter.checks.words import put_back, quoted
+from mecexporter.checks.words import delete_chassis, put_back, quoted
 from mecexporter.state.identity import EffectiveId, effective_id
 from mecexporter.state.observed import Fresh
 from mecexporter.state.world import Role
@@ -73,10 +73,7 @@ def _remedy(world: World, now: EffectiveId, lookup: ChassisLookup) -> str:
     other = [c.name for c in lookup.of_hostname if c.name != now.system_id]
     old = remembered if remembered and remembered != now.system_id else next(iter(other), None)
     if old:
-        return (
-            f"put the old id back: {put_back(world, now.origin, old)}. If the new id is meant: "
-            f"ovn-sbctl chassis-del {quoted(old)}"
-        )
+        return f"put the old id back: {put_back(world, now.origin, old)}. If the new id is meant: {delete_chassis(old)}"
     if lookup.registered is not None:
         return "give this node an id of its own: two hosts must not share one; then restart ovn-controller"
     return (

@@ -86,12 +86,17 @@ def _has_offload(world: World) -> Mapping[str, bool]:
 
 
 def has_taps(world: World) -> bool:
-    """Whether guests of this host have ports that are on no NIC; the metadata's are installed nowhere."""
+    """Whether guests of this host have ports that are on no NIC; the metadata's are installed nowhere.
+
+    Before OVN 21.03 no port is marked as installed: there who plugged it tells.
+    """
     if not isinstance(world.ovs, Fresh):
         return False
     on_nic = representors(world) | _has_offload(world).keys()
+    marked = world.marks_installed()
     return any(
-        i.kind is InterfaceKind.VIF and i.ovn_installed and i.name not in on_nic for i in world.ovs.value.interfaces
+        i.kind is InterfaceKind.VIF and (i.ovn_installed if marked else i.of_guest) and i.name not in on_nic
+        for i in world.ovs.value.interfaces
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mecexporter.checks.base import Finding, Severity, check, unknown
-from mecexporter.checks.words import quoted
+from mecexporter.checks.words import delete_chassis, quoted
 from mecexporter.state.observed import Absent
 from mecexporter.state.world import Role
 
@@ -41,7 +41,7 @@ def _finding(value: Propagation, of: tuple[ListedChassis, ...]) -> Finding:
         summary=f"{len(of)} Chassis are of the host {hostname}: {', '.join(_words(value, c) for c in of)}",
         remedy=(
             f"on {quoted(hostname)}, see which id is in force (mecexporter check); delete the others: "
-            "ovn-sbctl chassis-del <name>. If the host rightly has several, list it in ovn.shared_hostnames"
+            f"{delete_chassis('NAME')}. If the host rightly has several, list it in ovn.shared_hostnames"
         ),
         reads=2,
         read_at=value.listed,

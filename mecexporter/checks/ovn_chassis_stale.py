@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mecexporter.checks.base import Finding, Severity, check, unknown
-from mecexporter.checks.words import quoted
+from mecexporter.checks.words import delete_chassis, quoted
 from mecexporter.state.observed import Absent
 from mecexporter.state.world import Role
 
@@ -37,7 +37,8 @@ def ovn_chassis_stale(world: World) -> Verdict:
 def _finding(value: Propagation, chassis: ListedChassis, reported: Reported, at: float) -> Finding:
     host = f" ({chassis.hostname})" if chassis.hostname else ""
     stands = f"has stood at nb_cfg {reported.nb_cfg}" if reported.nb_cfg else "has never reported an nb_cfg"
-    delete = f"ovn-sbctl {'chassis-del' if chassis.registered else 'destroy Chassis_Private'} {quoted(chassis.name)}"
+    name = chassis.name
+    delete = delete_chassis(name) if chassis.registered else f"ovn-sbctl destroy Chassis_Private {quoted(name)}"
     left = "" if chassis.registered else "; its Chassis is gone, only the row in which it reported is left"
     return Finding(
         subject=chassis.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mecexporter.checks.base import Finding, Severity, Unknown, check, unknown
-from mecexporter.checks.words import put_back, quoted
+from mecexporter.checks.words import delete_chassis, put_back, quoted
 from mecexporter.state.identity import EffectiveId, effective_id
 from mecexporter.state.observed import Fresh
 from mecexporter.state.world import Role
@@ -43,7 +43,7 @@ def system_id_changed(world: World) -> Verdict:
             ),
             remedy=(
                 f"put the old id back: {put_back(world, now.origin, remembered.system_id)}. If the new id is meant: "
-                f"ovn-sbctl chassis-del {quoted(remembered.system_id)} in Southbound; this clears when the "
+                f"{delete_chassis(remembered.system_id)} in Southbound; this clears when the "
                 f"node has been healthy under it for {world.settings.grace_identity:.0f} s"
             ),
             # ovs-ctl takes a moment between the empty database and the id it writes.

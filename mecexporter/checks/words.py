@@ -25,6 +25,11 @@ def sql_quoted(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+def delete_chassis(name: str) -> str:
+    """Both of its rows: before OVN 23.03 ``chassis-del`` leaves the one in which it reports, and hv_cfg waits."""
+    return f"ovn-sbctl chassis-del {quoted(name)} -- --if-exists destroy Chassis_Private {quoted(name)}"
+
+
 def put_back(world: World, origin: str, system_id: str) -> str:
     """The commands that make ``system_id`` the id in force again, given where the present one comes from."""
     value = quoted(system_id)

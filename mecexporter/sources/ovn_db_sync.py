@@ -44,11 +44,14 @@ _BY_NUMBER = frozenset({"Logical_Flow", "Logical_DP_Group"})
 _PARTS: dict[str, tuple[list[list[Any]], ...]] = {
     "Logical_Flow": (
         [["table_id", "<", 6]],
-        *([["table_id", ">=", low], ["table_id", "<", high]] for low, high in pairwise((6, 9, 12, 18, 24))),
-        [["table_id", ">=", 24]],
+        *([["table_id", ">=", low], ["table_id", "<", high]] for low, high in pairwise((6, 9, 12, 18, 23))),
+        [["table_id", ">=", 23]],
     )
 }
-"""What is asked of a table in one go: the server answers nobody else while it writes half a million UUIDs."""
+"""What is asked of a table in one go: the server answers nobody else while it writes half a million UUIDs.
+
+Before OVN 21.03 the last table is 23, and a condition on a greater number is refused.
+"""
 
 NUMBER = "*"
 """In a row's place, the number of a table's rows."""

@@ -275,6 +275,7 @@ def _interface(bridge: str, port: Any, row: Any, *, integrates: bool) -> Interfa
         error=_first(row.error),
         link_state=_first(row.link_state),
         bfd_state=row.bfd_status.get("state"),
+        of_guest=row.external_ids.get("iface-status") == "active",
     )
 
 

@@ -32,6 +32,8 @@ class Interface:
         ofport: OpenFlow port; -1 where ovs-vswitchd could not add it, None where it has not said.
         error: what ovs-vswitchd says is wrong, None if nothing.
         bfd_state: Interface.bfd_status:state where BFD is enabled, else None.
+        of_guest: external_ids:iface-status is ``active``, as os-vif and libvirt write it with a guest's iface-id;
+            Neutron's agent for metadata writes the iface-id alone.
     """
 
     bridge: str
@@ -45,6 +47,7 @@ class Interface:
     error: str | None
     link_state: str | None
     bfd_state: str | None
+    of_guest: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping  # noqa: TC003  # the state file is read into Identity by its types
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 ENCAPSULATION = ("ovn-encap-ip", "ovn-encap-type")
 """The external_ids without which ovn-controller calls itself connected and writes nothing."""
+
+_MARKS_INSTALLED = (21, 3)  # OVN's NEWS of that release
 
 CELL = "nova@"
 """What the names of the sources that read Nova's cells begin with (contract)."""
@@ -252,6 +255,18 @@ class World:
                     found[f"driver {pf.driver}"] = link.driver_version
                     found[f"firmware {pf.address}"] = link.firmware_version
         return {component: version for component, version in found.items() if version}
+
+    def marks_installed(self) -> bool:
+        """Whether ovn-controller marks the interfaces that it has installed, by ``ovn-installed``: since OVN 21.03.
+
+        As far as is known: it bears one, or the release that runs here, or did last, is of those that do.
+        """
+        if isinstance(self.ovs, Fresh) and any(i.ovn_installed for i in self.ovs.value.interfaces):
+            return True
+        last = self.memory.versions.get("ovn")
+        version = self.versions().get("ovn", last.version if last else "")
+        numbers = re.match(r"(\d+)\.(\d+)", version)
+        return numbers is not None and tuple(map(int, numbers.groups())) >= _MARKS_INSTALLED
 
 
 def empty_world(now: float, hostname: str, settings: Settings) -> World:

@@ -384,6 +384,17 @@ def test_beside_taps_only_what_comes_from_vfs_is_judged() -> None:
     assert judge(with_tap(world, ovn_installed=False)) == (110, {Why.UNKNOWN: 10})
 
 
+def test_taps_under_a_release_that_marks_none_as_installed() -> None:
+    """Not the metadata's."""
+    world = offloading(table((flow(port_kind=TUNNEL), 100)), table())
+    assert isinstance(world.ovs, Fresh)
+    unmarked = tuple(replace(i, ovn_installed=False) for i in world.ovs.value.interfaces)
+    older = changed(changed(world, "ovs", interfaces=unmarked), "ovn_controller", version="20.12.0")
+    assert judge(older) == (100, {})
+    assert judge(with_tap(older, ovn_installed=False)) == (100, {}), "nobody's"
+    assert judge(with_tap(older, ovn_installed=False, of_guest=True)) == (0, {})
+
+
 def test_where_offload_is_off_only_what_comes_from_vfs_is_judged() -> None:
     world = no_offload(offloading(table(), table((in_kernel(port_kind=TUNNEL), 7), (in_kernel(), 3))))
     assert judge(world) == (0, {Why.OFFLOAD_OFF: 3})

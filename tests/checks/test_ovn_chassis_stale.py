@@ -22,7 +22,7 @@ def test_one_that_is_stale() -> None:
     assert (finding.subject, finding.since) == (PEER, READ - 650)
     assert "compute-2" in finding.summary
     assert "has stood at nb_cfg 3, while Southbound went on to 21" in finding.summary
-    assert f"ovn-sbctl chassis-del {PEER}" in finding.remedy
+    assert f"ovn-sbctl chassis-del {PEER} -- --if-exists destroy Chassis_Private {PEER}" in finding.remedy
     assert len(reported(ovn_chassis_stale, world)) == 1
 
 

@@ -133,4 +133,4 @@ def test_whatever_an_id_holds_the_remedy_can_be_pasted(name: str) -> None:
     world = replace(world, memory=replace(world.memory, identity=replace(world.memory.identity, system_id=name)))
     remedy = only_finding(system_id_changed, world).remedy
     assert f"echo {shlex.quote(name)} > /etc/openvswitch/system-id.conf; " in remedy
-    assert f"ovn-sbctl chassis-del {shlex.quote(name)} in Southbound" in remedy
+    assert f"Chassis_Private {shlex.quote(name)} in Southbound" in remedy

@@ -6,7 +6,7 @@ import queue
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
-from tests.e2e.expected import EXPECTED
+from tests.e2e.expected import EXPECTED, expected
 from tests.e2e.story import Lane, Pace, Story
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Campaign:
                 with Lane(self._pace) as lane:
                     healed = True
                     while name is not None and healed:
-                        story = lane.suffer(name, EXPECTED[name])
+                        story = lane.suffer(name, expected(name))
                         self._stories[name].set_result(story)
                         healed = story.well is not None
                         name = self._next()

@@ -6,6 +6,7 @@ Neutron-like bumps go on all the while, one a second, unless a test is about a q
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import threading
 import time
@@ -14,14 +15,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mecexporter.checks.words import delete_chassis
 from tests.lab.monitoring import SiteExporter
-from tests.lab.site import Site, gone, run
+from tests.lab.site import Node, Site, gone, run
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from tests.lab.site import Node
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
@@ -115,6 +115,10 @@ class Watched:
     def gateways(self, state: str) -> float | None:
         return self.metric(f'mec_ovn_gateway_ports{{state="{state}"}}')
 
+    def reporting(self) -> int:
+        """Chassis that make reports."""
+        return self.exporter.metrics().count("\nmec_ovn_chassis_nb_cfg{")
+
     def c2(self) -> tuple[Node, str]:
         node = self.site.nodes["c2"]
         return node, node.system_id
@@ -124,6 +128,8 @@ class Watched:
 def lab() -> Iterator[Site]:
     with Site(vms=False) as site:
         add_router(site)
+        of = ("--bare", "--columns=chassis", "find", "Port_Binding", f"logical_port={PORT}")
+        wait_until(lambda: bool(site.sbctl(*of).strip()), FOUND, "a new gateway is claimed for the first time")
         yield site
 
 
@@ -161,9 +167,6 @@ def test_a_healthy_site_under_bumps_is_silent(watched: Watched) -> None:
     [
         pytest.param(lambda n: n.sigstop("ovn-controller"), lambda n: n.sigcont("ovn-controller"), id="SIGSTOP"),
         pytest.param(pause, resume, id="paused", marks=pytest.mark.long),
-        pytest.param(
-            lambda n: n.kill("ovn-controller"), lambda n: n.start("ovn-controller"), id="killed", marks=pytest.mark.long
-        ),
     ],
 )
 def test_a_chassis_that_stops_is_stalled_then_stale(
@@ -178,6 +181,28 @@ def test_a_chassis_that_stops_is_stalled_then_stale(
         assert watched.metric('mec_ovn_chassis_state{state="stale"}') == 1
     finally:
         go(node)
+
+
+@pytest.mark.long
+def test_a_host_that_is_powered_off_for_ever() -> None:
+    """It is stale, hides nobody else's trouble, and is no more than that; the remedy ends it."""
+    with Site(vms=False) as site, bumps(site), SiteExporter(site, **QUICK) as exporter:
+        it = Watched(site, exporter)
+        it.well()
+        (node, name), other = it.c2(), site.nodes["c1"]
+        rival = (STALLED, other.system_id)
+        for daemon in ("ovn-controller", "ovs-vswitchd", "ovsdb-server"):
+            node.kill(daemon)
+        it.told((STALE, name))
+        other.sigstop("ovn-controller")
+        it.told((STALE, name), rival)
+        other.sigcont("ovn-controller")
+        wait_until(lambda: it.found() == {(STALE, name)}, CLEAR, "it alone is left")
+        it.all_along(30, lambda: it.found() == {(STALE, name)})
+        [remedy] = [f["remedy"] for f in exporter.findings()["findings"] if f["check"] == STALE]
+        site.sbctl(*shlex.split(remedy.rpartition("gone for good: ")[2])[1:])
+        it.well()
+        assert it.ever == {(STALLED, name), (STALE, name), rival}
 
 
 @pytest.mark.long
@@ -268,6 +293,30 @@ def test_a_rolling_restart_is_no_trouble(watched: Watched) -> None:
     assert {check for check, _ in watched.ever} <= {UNCLAIMED}
 
 
+@pytest.mark.long
+def test_a_rolling_restart_of_ten_chassis_is_no_trouble() -> None:
+    """An upgrade, host by host: every other one takes its Chassis away with it."""
+    with Site(vms=False) as site:
+        for index in range(3, 11):
+            node = site.nodes[f"c{index}"] = Node(site, f"c{index}", index)
+            node.create()
+            node.ovs_ctl("start")
+            node.configure_ovn()
+            node.start("ovn-controller")
+        with bumps(site), SiteExporter(site, **QUICK) as exporter:
+            it = Watched(site, exporter)
+            wait_until(lambda: it.reporting() == 10, FOUND, "all report")
+            it.well()
+            for number, node in enumerate(site.nodes.values()):
+                node.stop("ovn-controller", *(["--restart"] if number % 2 else []))
+                node.ovs_ctl("restart")
+                node.start("ovn-controller")
+                it.all_along(2, lambda: not it.found())
+            wait_until(lambda: it.reporting() == 10, FOUND, "all report again")
+            it.all_along(10, lambda: not it.found())
+            assert it.ever == set()
+
+
 def test_a_host_that_comes_under_another_id_and_address_has_two_chassis(watched: Watched) -> None:
     node, old = watched.c2()
     encap_ip = node.encap_ip
@@ -277,7 +326,7 @@ def test_a_host_that_comes_under_another_id_and_address_has_two_chassis(watched:
     try:
         wait_until(lambda: (DUPLICATE, node.hostname) in watched.found(), FOUND, "it is found")
         wait_until(lambda: (STALLED, old) in watched.found(), FOUND, "the old one stalls")
-        watched.site.sbctl("chassis-del", old)
+        watched.site.sbctl(*shlex.split(delete_chassis(old))[1:])
         wait_until(lambda: not watched.found(), CLEAR, "it is deleted")
         # Of two chassis, the other took itself for cut off while it saw the old one gone, and gave the gateway up.
         assert watched.ever - {(UNCLAIMED, PORT)} == {(DUPLICATE, node.hostname), (STALLED, old)}

@@ -52,6 +52,17 @@ def generation(suite: str) -> Path:
     return root
 
 
+def mirror() -> str | None:
+    """Debian's, as apt knows it; none where apt is not, or on another distribution."""
+    if shutil.which("apt-get") is None:
+        return None
+    places = _run(
+        "apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian", "Label: Debian",
+        "Component: main",
+    ).split()  # fmt: skip
+    return places[0] if places else None
+
+
 def environment(root: Path) -> dict[str, str]:
     """With which the lab runs a generation's programs, on its schemas."""
     return {"LAB_ROOT": str(root), "PATH": f"{root}/usr/sbin:{root}/usr/bin:{os.environ['PATH']}"}
@@ -76,13 +87,10 @@ def _apt(suite: str, directory: Path) -> list[str]:
     for name in ("lists/partial", "archives/partial"):
         (directory / name).mkdir(parents=True)
     (directory / "status").touch()
-    places = _run(
-        "apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian", "Label: Debian",
-        "Component: main",
-    ).split()  # fmt: skip
-    if not places:
+    place = mirror()
+    if place is None:
         raise LabError("apt knows no mirror of Debian: run apt-get update; on another distribution there is none")
-    (directory / "sources").write_text(f"deb {places[0]} {suite} main\n")
+    (directory / "sources").write_text(f"deb {place} {suite} main\n")
     settings = {
         "Dir::Etc::SourceList": directory / "sources",
         "Dir::Etc::SourceParts": "/dev/null",

@@ -107,6 +107,15 @@ OF_SOURCE: dict[str, set[str]] = {
 """Families that vanish with a source."""
 
 
+def test_a_release_without_the_mark_counts_none_as_not_installed() -> None:
+    vif = interface("tapvm1", ovn_installed=False)
+    world = changed(healthy_compute(), "ovs", interfaces=(vif,))
+    name = "mec_ovs_interfaces_installed"
+    assert {v for (n, _), v in series(world).items() if n == name} == {0, 1}
+    older = changed(world, "ovn_controller", version="20.12.0")
+    assert not {v for (n, _), v in series(older).items() if n == name}
+
+
 @pytest.mark.parametrize("source", OF_SOURCE)
 def test_an_absent_source_has_no_series(source: str) -> None:
     # Silent, not dead: that a daemon is dead is a finding.

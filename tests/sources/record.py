@@ -1,8 +1,9 @@
-"""Records what ovsdb-server and northd say by their control sockets, in every state: python -m tests.sources.record.
+"""Records what ovsdb-server, northd and vswitchd say by their control sockets, in every state: -m tests.sources.record.
 
 The texts go to tests/fixtures/ovs-<version>/<state>.txt. Of another generation than the machine's: python -m
 tests.lab.generations sid python -m tests.sources.record. Directories and ports are made the same each time. Only some
-of it: python -m tests.sources.record joining (or servers, members, northds).
+of it: python -m tests.sources.record joining (or servers, members, northds,
+switches: all that can be had of Open vSwitch without OVN).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mecexporter.sources.wire.unixctl import UnixctlClient
-from tests.sources.daemons import Daemon, Member, Server, cluster, run, running, short_dir
+from tests.sources.daemons import Daemon, Member, Node, Server, cluster, run, running, short_dir
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ SERVER = (
     "coverage/read-counter stream_open",
 )
 MEMBER = (*SERVER, f"cluster/status {NB}")
+SWITCH = ("version", "memory/show", "dpctl/show", "upcall/show", "dpctl/dump-flows -m netdev@ovs-netdev")
 NORTHD = ("version", "status", "is-paused", "nb-connection-status", "sb-connection-status")
 
 
@@ -193,7 +195,39 @@ def northds(recorder: Recorder, directory: Path) -> None:
             )
 
 
-PARTS = {part.__name__: part for part in (servers, members, joining, northds)}
+def switches(recorder: Recorder, directory: Path) -> None:
+    """A user-space datapath with the flows of three packets: TCP, UDP, and GRE with connection tracking."""
+    node = Node(directory)
+    with running(node.server):
+        node.vsctl("--no-wait", "init")
+        with running(node.vswitchd):
+            node.vsctl("add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev")
+            for port in ("p1", "p2"):
+                node.vsctl("add-port", "br0", port, "--", "set", "interface", port, "type=dummy")
+            management = f"unix:{node.management('br0')}"
+            run("ovs-ofctl", "del-flows", management)
+            for rule in (
+                "ip,nw_proto=47,ct_state=-trk,actions=ct(table=1,zone=7)",
+                "table=1,ip,nw_proto=47,ct_state=+trk+new,actions=ct(commit,zone=7),output:2",
+                "tcp,actions=output:2",
+                "udp,actions=output:2",
+            ):
+                run("ovs-ofctl", "add-flow", management, rule)
+            for proto, more in ((47, ""), (6, ",tcp(src=1000,dst=80)"), (17, ",udp(src=1000,dst=5000)")):
+                packet = (
+                    "in_port(1),eth(src=50:54:00:00:00:05,dst=50:54:00:00:00:07),eth_type(0x0800),"
+                    f"ipv4(src=10.0.0.1,dst=10.0.0.2,proto={proto},tos=0,ttl=64,frag=no){more}"
+                )
+                for _ in range(2):
+                    run("ovs-appctl", f"--target={node.vswitchd.control}", "netdev-dummy/receive", "p1", packet)
+            counted = says(node.vswitchd, "upcall/show", "(current 4)")
+            recorder.take(
+                "vswitchd", node.vswitchd, SWITCH,
+                lambda: counted() and len(re.findall("packets:[1-9]", ask(node.vswitchd, SWITCH[-1]))) == 4,
+            )  # fmt: skip
+
+
+PARTS = {part.__name__: part for part in (servers, members, joining, northds, switches)}
 
 
 def main(*names: str) -> None:

@@ -212,23 +212,6 @@ class TestChassis:
         assert (seen.chassis["c1"].registered, seen.chassis["c1"].hostname) == (False, "")
         assert seen.reported["c1"].nb_cfg == 3
 
-    async def test_an_older_release_reports_in_chassis(
-        self, source: OvnChassisSource, southbound: Southbound, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Before OVN 20.09 there is no Chassis_Private, and no time."""
-        from mecexporter.sources.wire.ovsdb import OvsdbClient  # noqa: PLC0415  # to take a table from its schema
-
-        southbound.add("c1", "host-1", "192.0.2.1")
-        southbound.set("Chassis", "c1", nb_cfg=6)
-        whole = OvsdbClient._schema
-
-        async def older(client: OvsdbClient, *args: Any) -> Any:
-            return {name: of for name, of in (await whole(client, *args)).items() if name != "Chassis_Private"}
-
-        monkeypatch.setattr(OvsdbClient, "_schema", older)
-        seen = await source.read(on(southbound))
-        assert (seen.reported["c1"].nb_cfg, seen.reported["c1"].at) == (6, None)
-
 
 class TestLag:
     async def test_one_that_stands_still_and_one_that_follows(

@@ -9,9 +9,12 @@ import pytest
 
 from mecexporter.sources.northd import NorthdSource
 from mecexporter.sources.ovn_db import OvnDatabaseSource, _memory, _version
+from mecexporter.sources.vswitchd import VswitchdSource
+from mecexporter.sources.wire.dpctl import flows
 from mecexporter.sources.wire.endpoint import Endpoint
 from mecexporter.sources.wire.raft import parse_cluster_status
 from mecexporter.sources.wire.unixctl import UnixctlClient
+from mecexporter.state.datapath import Protocol
 from mecexporter.state.ovn_db import LOCAL, Database, Northd, Replication
 from mecexporter.state.world import Settings, empty_world
 from tests.sources.record import FIXTURES, WITHOUT_RELAYS, read, written
@@ -194,3 +197,28 @@ def test_memory_and_version(release: str, state: str) -> None:
     assert ("atoms" in memory) == (release != "2.15.0")
     assert ("raft-log" in memory) == (state == "member-leader")
     assert _version(texts["version"]) == release
+
+
+class TestVswitchd:
+    @release
+    async def test_its_numbers(self, release: str) -> None:
+        source = VswitchdSource(FIXTURES, None, 1)
+        source._client = Recorded(said(release, "vswitchd"))
+        found = await source.read(WORLD)
+        assert (found.version, [d.name for d in found.datapaths]) == (release, ["netdev@ovs-netdev"])
+        [datapath], [upcalls] = found.datapaths, found.upcalls
+        assert datapath.missed >= 4
+        assert (upcalls.datapath, upcalls.flows, upcalls.flow_limit) == ("netdev@ovs-netdev", 4, 10000)
+        assert upcalls.dump_duration_seconds is not None
+
+    @release
+    def test_its_flows(self, release: str) -> None:
+        found = list(flows(said(release, "vswitchd")["dpctl/dump-flows -m netdev@ovs-netdev"].encode()))
+        assert {(s.protocol, s.conntrack, s.terminal) for _, s, *_ in found} == {
+            (Protocol.TCP, False, True),
+            (Protocol.UDP, False, True),
+            (Protocol.GRE, True, False),
+            (Protocol.GRE, True, True),
+        }
+        assert {port for _, _, port, *_ in found} == {b"p1"}
+        assert all(packets and octets for *_, packets, octets in found)

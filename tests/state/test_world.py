@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
@@ -10,8 +10,8 @@ from mecexporter.errors import Reason
 from mecexporter.state.host import IdFile
 from mecexporter.state.identity import EffectiveId, effective_id
 from mecexporter.state.observed import Absent, Fresh
-from mecexporter.state.world import Settings, empty_world
-from tests.worlds import COMPUTE_SOURCES, SYSTEM_ID, changed, healthy_compute, without
+from mecexporter.state.world import Memory, Settings, Version, empty_world
+from tests.worlds import COMPUTE_SOURCES, SYSTEM_ID, changed, healthy_compute, interface, without
 
 
 def test_before_the_first_answer_nothing_is_known() -> None:
@@ -45,6 +45,27 @@ def test_the_version_of_open_vswitch_is_what_vswitchd_runs() -> None:
     assert world.versions()["ovs"] == "3.1.1"
     assert "ovs" not in without(world, "vswitchd").versions()
     assert "ovs" not in changed(world, "vswitchd", version=None).versions()
+
+
+@pytest.mark.parametrize(
+    ("version", "marked", "marks"),
+    [
+        ("20.12.0", False, False),
+        ("21.03.0", False, True),
+        ("23.03.1", False, True),
+        ("unreleased", False, False),
+        (None, False, False),
+        (None, True, True),
+    ],
+)
+def test_whether_ovn_marks_what_it_installs(version: str | None, *, marked: bool, marks: bool) -> None:
+    """By what runs here, or did last where that is dead; or by the mark itself."""
+    world = changed(healthy_compute(), "ovs", interfaces=(interface("tap1", ovn_installed=marked),))
+    forgetful = replace(world, memory=Memory())
+    assert changed(forgetful, "ovn_controller", version=version).marks_installed() is marks
+    last = {"ovn": Version(version=version, first_seen=0)} if version else {}
+    dead = replace(without(world, "ovn_controller"), memory=Memory(versions=last))
+    assert dead.marks_installed() is marks
 
 
 FILE = IdFile(path="/o", content="from override")

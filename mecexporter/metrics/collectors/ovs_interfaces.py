@@ -30,7 +30,8 @@ FAILED = Metric(
 )
 INSTALLED = Metric(
     name="mec_ovs_interfaces_installed",
-    help="Interfaces of the integration bridge with an iface-id, by whether OVN has installed them (1) or not (0).",
+    help="Interfaces of the integration bridge with an iface-id, by whether OVN has installed them (1) or not (0); "
+    "absent before OVN 21.03, which has no mark of that.",
     labels=("bridge", "installed"),
 )
 KIND_PACKETS = Metric(
@@ -86,7 +87,12 @@ TRUNCATED = Metric(
 )
 
 
-@collector(COUNT, FAILED, INSTALLED, reads=lambda v: (v.world.ovs, v.world.applicable))
+@collector(
+    COUNT,
+    FAILED,
+    INSTALLED,
+    reads=lambda v: (v.world.ovs, v.world.marks_installed(), v.world.applicable),
+)
 def ovs_interfaces(view: View) -> Iterator[Sample]:
     """Counts by bridge and kind."""
     if "ovs" not in view.world.applicable or not isinstance(view.world.ovs, Fresh):
@@ -99,7 +105,7 @@ def ovs_interfaces(view: View) -> Iterator[Sample]:
         yield FAILED(failed[bridge, kind], bridge=bridge, kind=kind)
     bridge = ovs.integration_bridge
     installed = Counter(i.ovn_installed for i in ovs.interfaces if i.bridge == bridge and i.iface_id is not None)
-    if ovs.bridge(bridge) is not None:
+    if ovs.bridge(bridge) is not None and view.world.marks_installed():
         for state in (False, True):
             yield INSTALLED(installed[state], bridge=bridge, installed=str(int(state)))
 
