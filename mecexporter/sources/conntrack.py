@@ -145,7 +145,7 @@ class ConntrackSource(Source[Conntrack]):
         tallies = {path: self._counters.tally(of) for path, of in _TALLIED.items()}
         counts = self._number("nf_conntrack_acct") == 1
 
-        def counted() -> Iterator[tuple[bytes, Tally, int, int, bool]]:
+        def counted() -> Iterator[tuple[bytes, Tally, int, int, None]]:
             nonlocal counts
             proto = attribute(_TUPLE_PROTO | _NESTED, attribute(_PROTO_NUM, bytes((_GRE,))))
             by = attribute(_FILTER | _NESTED, attribute(_FILTER_ORIGINAL, struct.pack("=I", _BY_PROTO_NUM)))
@@ -157,7 +157,8 @@ class ConntrackSource(Source[Conntrack]):
                 sums = [_counts(told[way]) for way in _COUNTERS if way in told]
                 counts = counts and len(sums) == len(_COUNTERS)
                 packets, octets = (sum(column) for column in zip(*sums, strict=True)) if sums else (0, 0)
-                yield told.get(_ID, b"") + told[_ORIGINAL], tallies[path], packets, octets, False
+                # An entry that ended and came again may bear the same id: the kernel makes it of where the entry lies.
+                yield told.get(_ID, b"") + told[_ORIGINAL], tallies[path], packets, octets, None
 
         table = self._counters.count(counted(), time.monotonic())
         software = _TALLIED[Path.SOFTWARE]

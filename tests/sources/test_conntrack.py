@@ -140,6 +140,17 @@ def test_what_gre_carries_in_software(kernel: Kernel, read: Callable[..., Conntr
     assert gre.seconds is not None
 
 
+def test_entry_that_ended_and_came_again_under_its_id_counts_from_the_start(
+    kernel: Kernel, read: Callable[..., Conntrack]
+) -> None:
+    kernel.entries = [(1, GRE, SEEN, ((5000, 500_000), (5000, 500_000)))]
+    read()
+    kernel.entries = [(1, GRE, SEEN, ((30, 3000), (40, 4000)))]
+    gre = read().gre
+    assert gre is not None
+    assert gre.software == Counted(70, 7000)
+
+
 @pytest.mark.parametrize("acct", [0, 1])
 def test_what_is_not_counted_is_not_zero(kernel: Kernel, read: Callable[..., Conntrack], acct: int) -> None:
     counts: tuple[tuple[int, int], ...] = () if acct else ((1, 1), (1, 1))
