@@ -106,7 +106,7 @@ def tiles() -> Json:
     """What a NOC asks first."""
     gre = f"sum({software(datapath_flows.PACKETS, protocol='gre', conntrack='1')})"
     evaluable = of(findings.EVALUABLE, CHECKS)
-    known = f"0 * count({of(datapath_flows.PACKETS)})"
+    known = f"0 * count({of(datapath_flows.PACKETS)} and on ({NODE}) {WHOLE})"
     numbers = (
         ("packets in hardware", share(""), "percentunit", GOOD),
         ("bytes in hardware", share("", datapath_flows.BYTES), "percentunit", GOOD),
