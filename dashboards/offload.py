@@ -69,7 +69,7 @@ NO_CONNTRACK = "Not known: no node tells of its connection tracking"
 NO_REPRESENTOR = "No VF is plugged in by a representor, or no driver tells who carried its packets"
 
 TABLES = 'source=~"tc|ovs_flows"'
-WHOLE = f"(min by ({NODE}) ({of(exporter.UP, TABLES)}) == 1)"
+WHOLE = f"(sum by ({NODE}) ({of(exporter.UP, TABLES)}) == 2)"
 
 
 def flows(metric: Metric, *matchers: str, **labels: str) -> str:
