@@ -201,9 +201,12 @@ class Conntrack:
         offloaded: entries in a flow table, by whether it is the NIC's (``[HW_OFFLOAD]``) or the kernel's own
             (``[OFFLOAD]``: software); None where this user may not ask.
         gre: None as above.
+        looked_at: when offloaded and gre were read, which may be more seldom than the numbers are: seconds on any clock
+            that only goes forwards.
     """
 
     entries: int
     limit: int | None
     offloaded: Mapping[Path, int] | None = None
     gre: Gre | None = None
+    looked_at: float = field(default=0.0, compare=False)
