@@ -69,7 +69,7 @@ NO_CONNTRACK = "Not known: no node tells of its connection tracking"
 NO_REPRESENTOR = "No VF is plugged in by a representor, or no driver tells who carried its packets"
 
 TABLES = 'source=~"tc|ovs_flows"'
-WHOLE = f"(min by ({NODE}) ({of(exporter.UP, TABLES)}) == 1)"
+WHOLE = f"(sum by ({NODE}) ({of(exporter.UP, TABLES)}) == 2)"
 
 
 def flows(metric: Metric, *matchers: str, **labels: str) -> str:
@@ -106,7 +106,7 @@ def tiles() -> Json:
     """What a NOC asks first."""
     gre = f"sum({software(datapath_flows.PACKETS, protocol='gre', conntrack='1')})"
     evaluable = of(findings.EVALUABLE, CHECKS)
-    known = f"0 * count({of(datapath_flows.PACKETS)})"
+    known = f"0 * count({of(datapath_flows.PACKETS)} and on ({NODE}) {WHOLE})"
     numbers = (
         ("packets in hardware", share(""), "percentunit", GOOD),
         ("bytes in hardware", share("", datapath_flows.BYTES), "percentunit", GOOD),

@@ -166,7 +166,8 @@ def _feature_off(c: FlowClass, world: World) -> bool:
         devices = set(representors(world))
     else:
         devices = {name for pf in _pfs(world) for name in pf.devices}
-    told = [on for device, on in _has_offload(world).items() if device in devices]
+    known = _has_offload(world)
+    told = [known[device] for device in devices if device in known]
     return bool(told) and not any(told)
 
 
@@ -174,12 +175,11 @@ def _no_conntrack_in_tc(c: FlowClass, world: World) -> bool:
     """Whether connection tracking stays out of TC altogether; where it is GRE's alone, GRE may be the cause."""
     if c.layer is not Layer.KERNEL or not c.conntrack or not isinstance(world.tc, Fresh):
         return False
-    if any(k.conntrack for k in _known(world.tc.value)):
+    if world.tc.value.tracked:
         return False
     if not _gre(c):
         return True
-    datapath = world.ovs_flows.value if isinstance(world.ovs_flows, Fresh) else None
-    return datapath is not None and any(k.conntrack and not _gre(k) for k in _known(datapath))
+    return isinstance(world.ovs_flows, Fresh) and bool(world.ovs_flows.value.tracked - {Protocol.GRE})
 
 
 _RULES: tuple[tuple[Why, Callable[[FlowClass, World], bool]], ...] = (

@@ -52,7 +52,7 @@ def offload_gre_conntrack(world: World) -> Verdict:
         if counted is None or not isinstance(world.conntrack, Fresh):
             return Unknown(("conntrack",))
         share = min(hidden, max(0.0, counted - told))
-        at.append(world.conntrack.at)
+        at.append(world.conntrack.value.looked_at)
     if told + share < _LIMIT:
         return ()
     return (

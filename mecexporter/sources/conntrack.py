@@ -13,6 +13,7 @@ import logging
 import socket
 import struct
 import time
+from dataclasses import replace
 from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
@@ -58,12 +59,14 @@ _LONGEST_PAUSE = 900.0
 
 
 class ConntrackSource(Source[Conntrack]):
-    """Reads the numbers, and the entries that matter, the more seldom the more it costs.
+    """Reads how full it is each time, and the entries that matter, the more seldom the more they cost.
+
+    Between two reads of the entries the last ones are told; where they are not told, the numbers are.
 
     Args:
         proc: the root of procfs.
         sysfs: the root of sysfs.
-        interval: seconds between reads, as long as these are cheap.
+        interval: seconds between reads, and between those of the entries as long as these are cheap.
     """
 
     name = "conntrack"
@@ -75,28 +78,23 @@ class ConntrackSource(Source[Conntrack]):
         self._modules = sysfs / "module"
         self._reads: OneAtATime[Conntrack] = OneAtATime("of the connection tracking table")
         self._counters = FlowCounters()
-        self._cpu = 0.0
+        self._last: Conntrack | None = None
+        self._due = 0.0
         self._said: dict[str, str] = {}
-
-    def pause(self, value: Conntrack) -> float:  # noqa: ARG002  # what it cost tells
-        """As long as keeps the share of a core small: the kernel walks through the whole table."""
-        return min(max(self.interval, self._cpu / _SHARE), max(self.interval, _LONGEST_PAUSE))
-
-    @property
-    def lifetime(self) -> float:
-        """Three pauses, at least 10 s."""
-        return max(3 * self.pause(Conntrack(entries=0, limit=None)), 10.0)
 
     async def read(self, world: World) -> Conntrack:  # noqa: ARG002  # asks the same whatever the World
         """Raises SourceError where there is no procfs."""
         return await self._reads.call(self._read)
 
     def _read(self) -> Conntrack:
-        began = time.thread_time()
-        try:
-            return self._all()
-        finally:
-            self._cpu = time.thread_time() - began
+        """The share of a core stays small: for the entries the kernel walks through the whole table."""
+        entries = self._number("nf_conntrack_count")
+        if self._last is not None and entries is not None and time.monotonic() < self._due:
+            return replace(self._last, entries=entries, limit=self._limit())
+        began, self._last = time.thread_time(), None
+        self._last = self._all()
+        self._due = time.monotonic() + min((time.thread_time() - began) / _SHARE, _LONGEST_PAUSE)
+        return self._last
 
     def _all(self) -> Conntrack:
         if not (self._net / "core").exists():
@@ -104,17 +102,20 @@ class ConntrackSource(Source[Conntrack]):
         entries = self._number("nf_conntrack_count")
         if entries is None:  # the kernel tracks nothing
             return Conntrack(entries=0, limit=None, offloaded=None, gre=None)
-        limit, whole = self._number("nf_conntrack_max") or None, entries <= SMALL  # 0: as many as there may come
+        limit, whole, now = self._limit(), entries <= SMALL, time.monotonic()
         if not self._loaded():
             return Conntrack(entries=entries, limit=limit)
         offloaded = self._unless_refused("offloaded", lambda: _offloaded(whole=whole))
         gre = self._unless_refused("GRE", lambda: self._gre(whole=whole))
-        return Conntrack(entries=entries, limit=limit, offloaded=offloaded, gre=gre)
+        return Conntrack(entries=entries, limit=limit, offloaded=offloaded, gre=gre, looked_at=now)
 
     def _loaded(self) -> bool:
         """Whether ctnetlink is there; a question to it would make the kernel load it."""
         module = (self._modules / "nf_conntrack/initstate").exists()
         return not module or (self._modules / "nf_conntrack_netlink").exists()
+
+    def _limit(self) -> int | None:
+        return self._number("nf_conntrack_max") or None  # 0: as many as there may come
 
     def _number(self, name: str) -> int | None:
         try:
@@ -131,7 +132,7 @@ class ConntrackSource(Source[Conntrack]):
         try:
             found = ask()
         except SourceError as error:
-            if error.reason in (Reason.GARBAGE, Reason.TIMEOUT):
+            if error.reason is Reason.GARBAGE:
                 raise
             if self._said.get(what) != error.why:
                 log.info("entries of connection tracking are not counted", extra={"what": what, "why": error.why})
@@ -145,7 +146,7 @@ class ConntrackSource(Source[Conntrack]):
         tallies = {path: self._counters.tally(of) for path, of in _TALLIED.items()}
         counts = self._number("nf_conntrack_acct") == 1
 
-        def counted() -> Iterator[tuple[bytes, Tally, int, int, bool]]:
+        def counted() -> Iterator[tuple[bytes, Tally, int, int, None]]:
             nonlocal counts
             proto = attribute(_TUPLE_PROTO | _NESTED, attribute(_PROTO_NUM, bytes((_GRE,))))
             by = attribute(_FILTER | _NESTED, attribute(_FILTER_ORIGINAL, struct.pack("=I", _BY_PROTO_NUM)))
@@ -157,7 +158,8 @@ class ConntrackSource(Source[Conntrack]):
                 sums = [_counts(told[way]) for way in _COUNTERS if way in told]
                 counts = counts and len(sums) == len(_COUNTERS)
                 packets, octets = (sum(column) for column in zip(*sums, strict=True)) if sums else (0, 0)
-                yield told.get(_ID, b"") + told[_ORIGINAL], tallies[path], packets, octets, False
+                # An entry that ended and came again may bear the same id: the kernel makes it of where the entry lies.
+                yield told.get(_ID, b"") + told[_ORIGINAL], tallies[path], packets, octets, None
 
         table = self._counters.count(counted(), time.monotonic())
         software = _TALLIED[Path.SOFTWARE]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -143,6 +144,7 @@ class FlowTable:
         window: what they carried between the read before this and this one, young flows left out; a flow that comes of
             age brings what it carried while young.
         seconds: length of the window; None at the first read, which has none.
+        tracked: protocols of those under connection tracking, flows that are there and flows that were.
     """
 
     flows: Mapping[FlowClass, int] = field(default_factory=lambda: MappingProxyType({}))
@@ -150,6 +152,11 @@ class FlowTable:
     totals: Mapping[FlowClass, Counted] = field(default_factory=lambda: MappingProxyType({}))
     window: Mapping[FlowClass, Counted] = field(default_factory=lambda: MappingProxyType({}))
     seconds: float | None = None
+    tracked: frozenset[Protocol] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        of = chain(self.flows, self.totals)
+        object.__setattr__(self, "tracked", frozenset(c.protocol for c in of if c.conntrack))
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +201,12 @@ class Conntrack:
         offloaded: entries in a flow table, by whether it is the NIC's (``[HW_OFFLOAD]``) or the kernel's own
             (``[OFFLOAD]``: software); None where this user may not ask.
         gre: None as above.
+        looked_at: when offloaded and gre were read, which may be more seldom than the numbers are: seconds on any clock
+            that only goes forwards.
     """
 
     entries: int
     limit: int | None
     offloaded: Mapping[Path, int] | None = None
     gre: Gre | None = None
+    looked_at: float = field(default=0.0, compare=False)

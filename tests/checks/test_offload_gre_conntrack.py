@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -136,6 +137,15 @@ def test_many_ports_are_not_listed() -> None:
     assert summary.endswith("50 from rep4, 3 devices more")
 
 
+def test_a_thousand_ports_are_judged_quickly() -> None:
+    ports = [in_kernel(GRE, conntrack=True, port=f"rep{n}") for n in range(1000)]
+    world = offloading(table((flow(), 10)), table(*((c, 50) for c in ports)))
+    world = changed(world, "links", tc_offload={c.port: True for c in ports})
+    began = time.thread_time()
+    assert only_finding(offload_gre_conntrack, world).summary.endswith("995 devices more")
+    assert time.thread_time() - began < 0.2  # 0.02 s; where each class is held against all others, 1 s
+
+
 @pytest.mark.parametrize("name", AWKWARD)
 def test_ports_with_anything_in_their_name(name: str) -> None:
     world = changed(gre_conntrack(), "ovs", interfaces=(interface(ALICES, kind=InterfaceKind.VIF, iface_id=name),))
@@ -149,7 +159,7 @@ def test_ports_with_anything_in_their_name(name: str) -> None:
 
 def hidden(pps: int, gre: Gre | None, *, known: int = 0) -> World:
     world = offloading(table(*LOAD), table((HIDDEN, pps), (GRE_IN_KERNEL, known)))
-    return changed(world, "conntrack", gre=gre)
+    return changed(world, "conntrack", gre=gre, looked_at=READ - 1)
 
 
 def counted(packets: float, *, entries: int = 2) -> Gre:
@@ -164,7 +174,7 @@ def test_hidden_flows_are_told_by_conntrack() -> None:
         "700 packets a second of GRE under connection tracking are switched by the CPU; "
         "700 of them by conntrack's own count, for their flows match any protocol"
     )
-    assert finding.read_at == (READ, READ, READ)
+    assert finding.read_at == (READ, READ, READ - 1)
     assert "for the guests' ports" in finding.remedy
 
 

@@ -52,6 +52,7 @@ def carrying(world: World) -> World:
     )
 
 
+OFFLOADING = worlds.healthy_offload()
 SITES: dict[str, dict[str, World]] = {
     "north": {"c1": carrying(worlds.healthy_offload()), "c2": carrying(worlds.healthy_offload())},
     "south": {"c1": carrying(worlds.healthy_offload()), "c2": carrying(worlds.gre_conntrack())},
@@ -59,6 +60,7 @@ SITES: dict[str, dict[str, World]] = {
         "c1": worlds.without(worlds.gre_conntrack(), "ovs_flows", "240000 flows", Reason.TOO_LARGE, ago=3600),
         "c2": worlds.without(worlds.healthy_offload(), "tc", "timed out", Reason.TIMEOUT, ago=3600),
     },
+    "east": {"c1": replace(OFFLOADING, applicable=OFFLOADING.applicable - {"ovs_flows"})},
     "edge": {"c1": worlds.taps_alone()},
 }
 
@@ -171,10 +173,16 @@ def test_incident_4_is_to_be_seen(prometheus: Prometheus, tmp_path: Path) -> Non
 def test_what_is_not_read_has_no_share(prometheus: Prometheus) -> None:
     """Neither the one without its software, nor the one without TC."""
     tiles = prometheus.tiles("west")
-    assert tiles["packets in hardware"] == -1
+    assert tiles["packets in hardware"] == tiles["GRE tracked, in software"] == tiles["nodes below 80 %"] == -1
     assert tiles["nodes not read"] == 1
     assert tiles["checks can't tell"] == 4
     assert prometheus.values("Nodes with the smallest share", "west", "instance") == {}
+
+
+def test_without_a_source_there_is_no_share(prometheus: Prometheus) -> None:
+    """Of a node whose configuration disables it: what TC has in hardware would be all of it."""
+    tiles = prometheus.tiles("east")
+    assert tiles["packets in hardware"] == tiles["GRE tracked, in software"] == tiles["nodes below 80 %"] == -1
 
 
 def test_taps_alone_have_no_share(prometheus: Prometheus) -> None:

@@ -8,6 +8,7 @@ import re
 import socket
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path as File
 from typing import TYPE_CHECKING, Any
 
@@ -58,10 +59,12 @@ class Kernel:
         self.knows = {"status", "protocol"}
         self.error = 0
         self.asked = 0
+        self.costs: Callable[[], None] = lambda: None
 
     def answer(self, kind: int, body: bytes) -> Iterator[bytes] | int:
         assert kind == 0x101, "nothing is written, and no counter reset"
         self.asked += 1
+        self.costs()
         wanted = dict(attributes(body[4:]))
         if 25 in wanted and "protocol" in self.knows:  # as Linux 6.12 does
             if struct.pack("=HH", 12, 25 | 0x8000) not in body:
@@ -83,6 +86,27 @@ class Kernel:
                 if dict(attributes(dict(attributes(wanted[1]))[2])) != {1: bytes((proto,))}:
                     continue
             yield entry(number, proto, status, *counts)
+
+
+class Clock:
+    """In place of the module ``time``."""
+
+    def __init__(self) -> None:
+        self._now, self._cpu = 1000.0, 5.0
+
+    def passes(self, seconds: float = 0.0, *, cpu: float = 0.0) -> None:
+        self._now += seconds
+        self._cpu += cpu
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def thread_time(self) -> float:
+        return self._cpu
+
+
+def late() -> None:
+    raise SourceError(Reason.TIMEOUT, "the kernel's answer did not end within 2 s")
 
 
 @pytest.fixture
@@ -138,6 +162,17 @@ def test_what_gre_carries_in_software(kernel: Kernel, read: Callable[..., Conntr
     assert gre is not None
     assert gre.software == Counted(7, 700)
     assert gre.seconds is not None
+
+
+def test_entry_that_ended_and_came_again_under_its_id_counts_from_the_start(
+    kernel: Kernel, read: Callable[..., Conntrack]
+) -> None:
+    kernel.entries = [(1, GRE, SEEN, ((5000, 500_000), (5000, 500_000)))]
+    read()
+    kernel.entries = [(1, GRE, SEEN, ((30, 3000), (40, 4000)))]
+    gre = read().gre
+    assert gre is not None
+    assert gre.software == Counted(70, 7000)
 
 
 @pytest.mark.parametrize("acct", [0, 1])
@@ -216,6 +251,34 @@ def test_no_procfs(tmp_path: File) -> None:
     assert why_not(ConntrackSource(tmp_path, tmp_path, 60)).reason is Reason.MISSING
 
 
+def test_how_full_it_is_is_read_each_time_and_entries_as_often_as_their_price_allows(
+    kernel: Kernel, read: Callable[..., Conntrack], tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conntrack, "time", clock := Clock())
+    kernel.costs = lambda: clock.passes(cpu=0.1)
+    kernel.entries = [(1, TCP, OFFLOAD), (2, GRE, SEEN)]
+    read()  # writes procfs
+    source = ConntrackSource(tmp_path / "proc", tmp_path / "sys", 60)
+    first = source._read()
+    assert source.pause(first) == 60
+    asked = kernel.asked
+    (tmp_path / "proc/sys/net/netfilter/nf_conntrack_count").write_text("250000\n")
+    clock.passes(299)
+    between = source._read()
+    assert kernel.asked == asked
+    assert between == replace(first, entries=250_000)
+    clock.passes(2)
+    assert source._read().looked_at == first.looked_at + 301
+    assert kernel.asked > asked
+
+
+def test_entries_that_take_too_long_leave_the_numbers(kernel: Kernel, read: Callable[..., Conntrack]) -> None:
+    kernel.entries = [(1, TCP, OFFLOAD), (2, GRE, SEEN)]
+    kernel.costs = late
+    table = read()
+    assert (table.entries, table.limit, table.offloaded, table.gre) == (2, 262144, None, None)
+
+
 @pytest.mark.parametrize("spoilt", [b"", b"\2\0\0\0", entry(1)[:30]])
 def test_entry_that_is_none(
     kernel: Kernel, read: Callable[..., Conntrack], spoilt: bytes, monkeypatch: pytest.MonkeyPatch
@@ -251,6 +314,4 @@ async def test_this_machine_kernel() -> None:
     await source.close()
     assert (found.limit is not None) == counted
     assert found.entries >= 0
-    assert source.pause(found) >= 60
-    assert source.lifetime >= 3 * source.pause(found)
     assert found.offloaded is None or os.geteuid() == 0
