@@ -331,7 +331,7 @@ def central(*servers: DatabaseServer, pairs: Iterable[PairSync] = ()) -> World:
     syncs = {SYNC[db]: tuple(p for p in pairs if p.db is db) for db in Database}
     world = empty_world(NOW, "central-1", Settings())
     applicable = frozenset({"host", "northd", *by_source, *(name for name, of in syncs.items() if of)})
-    versions = {"kernel": "6.1.0-30-amd64", "ovn": "23.03.1"}
+    versions = {"kernel": "6.1.0-30-amd64", "ovn_northd": "23.03.1"}
     world = replace(
         world,
         roles=frozenset({Role.CENTRAL}),

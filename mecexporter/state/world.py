@@ -234,7 +234,7 @@ class World:
         return replace(self, **{source: outcome})  # type: ignore[arg-type]  # part() knows that it is a source's field
 
     def versions(self) -> Mapping[str, str]:
-        """Component -> version, of what is fresh now."""
+        """Component -> version, of what is fresh now; ``ovn`` is ovn-controller."""
         found: dict[str, str | None] = {}
         if isinstance(self.host, Fresh):
             found["kernel"] = self.host.value.kernel
@@ -244,8 +244,8 @@ class World:
             found["ovs"] = self.vswitchd.value.version
         if isinstance(self.ovn_controller, Fresh):
             found["ovn"] = self.ovn_controller.value.version
-        elif isinstance(self.northd, Fresh):
-            found["ovn"] = self.northd.value.version
+        if isinstance(self.northd, Fresh):
+            found["ovn_northd"] = self.northd.value.version
         if isinstance(self.sysfs, Fresh) and isinstance(self.links, Fresh):
             for pf in self.sysfs.value.pfs:
                 if (link := self.links.value.pfs.get(pf.address)) is not None:
