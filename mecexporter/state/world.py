@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mecexporter.state.ovs import BridgeFlows, OffloadRun, OvsConf, Vswitchd
     from mecexporter.state.propagation import Propagation
     from mecexporter.state.sriov import Links, Nic
+    from mecexporter.state.tls import CertificateFile
 
 
 ENCAPSULATION = ("ovn-encap-ip", "ovn-encap-type")
@@ -191,6 +192,7 @@ class World:
     ovn_controller: Observed[OvnController]
     chassis_lookup: Observed[ChassisLookup]
     host: Observed[HostFacts]
+    certificates: Observed[tuple[CertificateFile, ...]]
     northd: Observed[Northd]
     ovn_northbound_sync: Observed[tuple[PairSync, ...]]
     ovn_southbound_sync: Observed[tuple[PairSync, ...]]
@@ -267,6 +269,7 @@ def empty_world(now: float, hostname: str, settings: Settings) -> World:
         ovn_controller=nothing,
         chassis_lookup=nothing,
         host=nothing,
+        certificates=nothing,
         northd=nothing,
         ovn_northbound_sync=nothing,
         ovn_southbound_sync=nothing,
