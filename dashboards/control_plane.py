@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dashboards.panels import (
     ANY_IS_BAD,
+    COLORED_TEXT,
     CRITICAL_SINCE,
     LINES,
     NODE,
@@ -22,12 +23,13 @@ from dashboards.panels import (
     query,
     state_timeline,
     states,
+    steps,
     table,
     timeseries,
     unknown_table,
     worst,
 )
-from mecexporter.metrics.collectors import exporter, findings, ovn_chassis, ovn_db, ovn_northd
+from mecexporter.metrics.collectors import exporter, findings, node, ovn_chassis, ovn_db, ovn_northd, tls
 
 if TYPE_CHECKING:
     from mecexporter.metrics.spec import Metric
@@ -50,6 +52,8 @@ SERVERS = f"{of(ovn_db.INFO)} + on ({NODE}, db, server) group_left () {of(ovn_db
 DIFFERING = or_none(
     f"{of(ovn_db.DIFFERING)} > 0", of(ovn_db.IN_SYNC), "table", "no row of any standby that can be told differs"
 )
+VERSIONED = 'component=~"ovs|ovn|ovn_northd"'
+LEFT = steps((None, "red"), (3 * 86400, "orange"), (30 * 86400, "green"))
 SERVER = "{{instance}} {{db}} {{server}}"
 
 _MISSING = f"{of(ovn_db.SB_CFG)} - on ({NODE}) group_right () {of(ovn_chassis.NB_CFG)}"
@@ -347,6 +351,43 @@ def load() -> list[Json]:
     ]
 
 
+def site() -> list[Json]:
+    """Is the site of one piece, and for how much longer?"""
+    left = f"{of(tls.EXPIRY)} - time()"
+    soon = [column("Left", unit="s", custom_width=110, thresholds=LEFT, custom_cellOptions=COLORED_TEXT)]
+    return [
+        table(
+            "TLS certificates that expire first",
+            f"The {LINES} that have the least time left, of daemons' files and of servers that showed theirs (without a"
+            " file). Orange below thirty days, red below three. Files that can't be read are not here: an alert tells"
+            " of them.",
+            f"sort(bottomk({LINES}, {left}))",
+            {
+                "site": "Site",
+                "instance": "Node",
+                "component": "Whose",
+                "kind": "Kind",
+                "path": "File",
+                "Value": "Left",
+            },
+            [column("Node", custom_width=100), column("Kind", custom_width=90), *soon],
+            size=(14, 7),
+            unit="none",
+            empty="No TLS certificate is known",
+        ),
+        table(
+            "Versions that run",
+            "On how many hosts; more than one of a component in a site for a day is an alert.",
+            f"count by (site, component, version) ({of(node.COMPONENT, VERSIONED)})",
+            {"site": "Site", "component": "Component", "version": "Version", "Value": "Hosts"},
+            [column("Hosts", custom_width=80)],
+            size=(10, 7),
+            unit="none",
+            empty="No host's version is known",
+        ),
+    ]
+
+
 def control_plane() -> Json:
     """*OVN control plane*."""
     return dashboard(
@@ -361,6 +402,7 @@ def control_plane() -> Json:
             ("Northd", northd()),
             ("Clusters", clusters()),
             ("What the servers carry", load()),
+            ("Certificates and versions", site()),
         ),
         (annotation("Critical findings", "red", CRITICAL_SINCE, "{{instance}}: {{check}}", "{{subject}}"),),
     )

@@ -25,6 +25,7 @@ from mecexporter.checks.offload_run import follow
 from mecexporter.errors import NOBODY, MecExporterError, Reason
 from mecexporter.metrics.registry import View
 from mecexporter.sources.base import Supervisor
+from mecexporter.sources.certificates import CertificatesSource, Daemon
 from mecexporter.sources.chassis_lookup import ChassisLookupSource
 from mecexporter.sources.conntrack import ConntrackSource
 from mecexporter.sources.host import HostPaths, HostSource
@@ -111,6 +112,7 @@ def make_sources(config: Config) -> tuple[Source[Any], ...]:
             ),
             live,
         ),
+        _certificates_source(config),
         OvsSource(ovs.database, ovs.integration_bridge, live),
         VswitchdSource(Path(ovs.run_dir), _path(ovs.vswitchd_control), live, proc=Path(config.host.proc)),
         OpenFlowSource(Path(ovs.run_dir), live),
@@ -134,6 +136,26 @@ def make_sources(config: Config) -> tuple[Source[Any], ...]:
     return tuple(s for s in every if s.name not in config.sources.disable)
 
 
+def _certificates_source(config: Config) -> CertificatesSource:
+    """Those of whoever of them is here."""
+    ovn, run_dir = config.ovn, Path(config.ovn.run_dir)
+    daemons = [
+        Daemon(component="ovs", table=(Endpoint.parse(config.ovs.database), "Open_vSwitch")),
+        Daemon(component="ovn", program="ovn-controller", pidfile=run_dir / "ovn-controller.pid"),
+        Daemon(component="ovn_northd", program="ovn-northd", pidfile=run_dir / "ovn-northd.pid"),
+    ]
+    for db, section, stem in (
+        (Database.NORTHBOUND, ovn.northbound, "ovnnb_db"),
+        (Database.SOUTHBOUND, ovn.southbound, "ovnsb_db"),
+    ):
+        if local := _local(section.database):
+            table, pidfile = (Endpoint.parse(local), str(db)), run_dir / f"{stem}.pid"
+            daemons.append(Daemon(component=db, program="ovsdb-server", pidfile=pidfile, table=table))
+    return CertificatesSource(
+        own=_tls(config), daemons=tuple(daemons), proc=Path(config.host.proc), interval=config.intervals.audit
+    )
+
+
 def _openstack_sources(config: Config) -> Iterator[Source[Any]]:
     """What is asked of OpenStack, where there are credentials."""
     interval, every_host = config.intervals.openstack, config.openstack.scope == "all"
@@ -152,7 +174,7 @@ def _database_sources(config: Config, db: Database, section: Northbound | Southb
     """The servers that are configured, each once, and what holds standbys against their actives."""
     usual = section == type(section)()
     own, others = _parts(section.database), (part for peer in section.peers for part in _parts(peer))
-    local = next((text for text in own if text.startswith("unix:")), None)
+    local = _local(section.database)
     seen: set[Endpoint] = set()
     for text in (*own, *others):
         endpoint = Endpoint.parse(text)
@@ -182,6 +204,11 @@ def _database_sources(config: Config, db: Database, section: Northbound | Southb
             flows=audit.logical_flows,
         ),
     )
+
+
+def _local(connections: str) -> str | None:
+    """This host's own server."""
+    return next((text for text in _parts(connections) if text.startswith("unix:")), None)
 
 
 def _parts(connections: str) -> list[str]:

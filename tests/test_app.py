@@ -194,7 +194,7 @@ def test_sources_that_nobody_can_ask_do_not_hold_it_up(node: Node) -> None:
             await until(3)
             assert engine.ready()
             applicable = engine.view().world.applicable
-            local = {"vswitchd", "ovn_controller", "sysfs", "links", "tc", "ovs_flows", "conntrack"}
+            local = {"vswitchd", "ovn_controller", "certificates", "sysfs", "links", "tc", "ovs_flows", "conntrack"}
             assert applicable == local, "openflow needs ovs"
             assert "system_id_changed" in engine.view().report.not_applicable
 
@@ -378,7 +378,7 @@ class TestRoles:
                 await until(60)
                 assert engine.ready()
                 assert engine.view().world.roles == frozenset()
-                assert engine.view().world.applicable == {"host"}
+                assert engine.view().world.applicable == {"certificates", "host"}
                 assert set(engine.view().report.not_applicable) == {c.name for c in engine.view().report.checks}
 
         scenario(story)
@@ -482,7 +482,7 @@ class TestRoles:
                 self.vanish(node)
                 await until(600)
                 assert engine.view().world.roles == frozenset(), "now it is known that there is nothing"
-                assert engine.view().world.applicable == {"host"}
+                assert engine.view().world.applicable == {"certificates", "host"}
 
         scenario(story)
 
@@ -526,7 +526,7 @@ class TestRoles:
             async with node.running() as engine:
                 await until(60)
                 assert engine.view().world.roles == {Role.CENTRAL}
-                assert engine.view().world.applicable == {"host"}
+                assert engine.view().world.applicable == {"certificates", "host"}
                 assert isinstance(engine.view().world.ovs, Absent), "not even asked"
 
         scenario(story)

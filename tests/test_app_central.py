@@ -166,6 +166,7 @@ class TestSources:
         off = ("OVN_Northbound@local", "ovn_southbound_sync", "northd")
         given = config({"northbound": {"peers": ["tcp:b:1"]}}, disable=off)
         assert {s.name for s in make_sources(given)} == {
+            "certificates",
             "host",
             "OVN_Northbound@tcp:b:1",
             "OVN_Southbound@local",

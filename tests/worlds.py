@@ -54,6 +54,7 @@ from mecexporter.state.ovs import (
 )
 from mecexporter.state.propagation import Gateway, Lag, ListedChassis, Propagation, Reported
 from mecexporter.state.sriov import Held, Links, Nic, Pf, PfLink, Uplink, Vf, VfLink
+from mecexporter.state.tls import CertificateFile, CertificateKind
 from mecexporter.state.world import (
     Identity,
     Memory,
@@ -82,12 +83,12 @@ REMOTE = "ssl:192.0.2.10:6642"
 OVN_SETTINGS = {"hostname": HOSTNAME, "ovn-encap-ip": "192.0.2.1", "ovn-encap-type": "geneve", "ovn-remote": REMOTE}
 COMPUTE_SOURCES = frozenset(
     {"ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host", "sysfs", "links"}
-    | {"tc", "ovs_flows", "conntrack"}
+    | {"certificates", "tc", "ovs_flows", "conntrack"}
 )
 NB, SB = Database.NORTHBOUND, Database.SOUTHBOUND
 SYNC = {NB: "ovn_northbound_sync", SB: "ovn_southbound_sync"}
 CENTRAL_SOURCES = frozenset(
-    {"host", "northd", "ovn_chassis", *SYNC.values(), *(source_name(db, LOCAL) for db in Database)}
+    {"certificates", "host", "northd", "ovn_chassis", *SYNC.values(), *(source_name(db, LOCAL) for db in Database)}
 )
 """On a host of databases; its peers and actives come on top."""
 ACTIVE, STANDBY, THIRD = "192.0.2.11", "192.0.2.12", "192.0.2.13"
@@ -154,6 +155,15 @@ def healthy_host() -> HostFacts:
     )
 
 
+def certificates(*components: str, directory: str) -> tuple[CertificateFile, ...]:
+    """A certificate of 90 days and an authority of ten years for each."""
+    return tuple(
+        CertificateFile(component=component, kind=kind, path=f"{directory}/{kind}.pem", expires=NOW + days * 86400)
+        for component in components
+        for kind, days in ((CertificateKind.CERTIFICATE, 90), (CertificateKind.CA, 3650))
+    )
+
+
 def healthy_compute() -> World:
     """A compute node whose sources all answer, that is who it was, and of which every check says ok."""
     chassis = Chassis(name=SYSTEM_ID, hostname=HOSTNAME, encap_ips=("192.0.2.1",))
@@ -193,6 +203,7 @@ def healthy_compute() -> World:
             READ,
         ),
         host=Fresh(healthy_host(), READ),
+        certificates=Fresh(certificates("ovs", directory="/etc/openvswitch"), READ),
         sysfs=Fresh(Nic(pfs=(), addresses=frozenset({"0000:00:1f.0"}), processes_seen=True), READ),
         links=Fresh(Links({}), READ),
         tc=Fresh(FlowTable(), READ),
@@ -330,8 +341,8 @@ def central(*servers: DatabaseServer, pairs: Iterable[PairSync] = ()) -> World:
     pairs = tuple(pairs)
     syncs = {SYNC[db]: tuple(p for p in pairs if p.db is db) for db in Database}
     world = empty_world(NOW, "central-1", Settings())
-    applicable = frozenset({"host", "northd", *by_source, *(name for name, of in syncs.items() if of)})
-    versions = {"kernel": "6.1.0-30-amd64", "ovn": "23.03.1"}
+    applicable = frozenset({"certificates", "host", "northd", *by_source, *(name for name, of in syncs.items() if of)})
+    versions = {"kernel": "6.1.0-30-amd64", "ovn_northd": "23.03.1"}
     world = replace(
         world,
         roles=frozenset({Role.CENTRAL}),
@@ -351,6 +362,7 @@ def central(*servers: DatabaseServer, pairs: Iterable[PairSync] = ()) -> World:
         northd=Fresh(
             Northd(version="23.03.1", active=True, paused=False, connected=dict.fromkeys(Database, True)), READ
         ),
+        certificates=Fresh(certificates(*Database, directory="/etc/ovn"), READ),
         host=Fresh(replace(healthy_host(), signs={str(db): own_socket(db) for db in Database}), READ),
     )
     for name, of in syncs.items():

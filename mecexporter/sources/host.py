@@ -11,7 +11,7 @@ from mecexporter.aside import OneAtATime
 from mecexporter.errors import SourceError
 from mecexporter.sources.base import Source
 from mecexporter.sources.wire.files import read_small
-from mecexporter.sources.wire.unixctl import locate_by_pidfile
+from mecexporter.sources.wire.processes import command_line
 from mecexporter.state.host import HostFacts, IdFile
 
 if TYPE_CHECKING:
@@ -79,13 +79,10 @@ class HostSource(Source[HostFacts]):
     def _commandline_id(self) -> tuple[str | None, str | None]:
         """ovn-controller's ``-n`` (ovn-controller(8)); the process may be out of sight in another pid namespace."""
         try:
-            pid = locate_by_pidfile(self._paths.ovn_run_dir, "ovn-controller").name.split(".")[-2]
-            words = _read_small(self._paths.proc / pid / "cmdline").split("\0")
+            pidfile = self._paths.ovn_run_dir / "ovn-controller.pid"
+            return _option_n(command_line(self._paths.proc, pidfile, "ovn-controller")), None
         except SourceError as error:
             return None, error.why
-        if not any(Path(word).name == "ovn-controller" for word in words):
-            return None, f"process {pid} is not ovn-controller: its pidfile is from another pid namespace"
-        return _option_n(words), None
 
     def _starts_from_file(self) -> str | None:
         """Debian's and RHEL's units call ``ovs-ctl --system-id=random``, which keeps the id in the default file."""

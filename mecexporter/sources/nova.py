@@ -32,7 +32,7 @@ FROM pci_devices pd JOIN compute_nodes cn ON cn.id = pd.compute_node_id
 WHERE pd.deleted = 0 AND cn.deleted = 0 AND cn.host IS NOT NULL AND pd.dev_type IN ('type-VF', 'type-PF', 'vdpa')
 """
 _SERVICES = """
-SELECT host, {age} AS age, last_seen_up IS NOT NULL AS reported, forced_down FROM services
+SELECT host, {age} AS age, last_seen_up IS NOT NULL AS reported, forced_down, disabled FROM services
 WHERE deleted = 0 AND services.binary = 'nova-compute' AND host IS NOT NULL
 """
 _AGE = "TIMESTAMPDIFF(SECOND, COALESCE(last_seen_up, created_at), UTC_TIMESTAMP())"
@@ -163,6 +163,7 @@ def _cell(reader: _Reader, host: str | None, down_after: float) -> Cell:
     requests, contexts, aliased = _extra(reader, sorted(owners | here))
     instances = _instances(reader, host, owners | here)
     moving = {row.instance_uuid for row in moves}
+    services = reader.rows(_SERVICES.format(age=_AGE_SQLITE if reader.sqlite else _AGE))
     return Cell(
         devices=tuple(_device(row, requests, aliased) for row in devices),
         instances={
@@ -175,7 +176,8 @@ def _cell(reader: _Reader, host: str | None, down_after: float) -> Cell:
             )
             for row in instances
         },
-        up=_up(reader, down_after),
+        up=_up(services, down_after),
+        disabled=frozenset(row.host for row in services if row.disabled),
         asked_for=host,
     )
 
@@ -263,13 +265,12 @@ def _device(row: Any, requests: Mapping[str, _Request], aliased: AbstractSet[str
     )
 
 
-def _up(reader: _Reader, down_after: float) -> dict[str, bool | None]:
+def _up(services: Iterable[Any], down_after: float) -> dict[str, bool | None]:
     """By the database's own clock, in UTC, and Nova's own rule (nova.servicegroup.drivers.db, is_up).
 
     Under another driver (``servicegroup_driver=mc``) nothing is reported here: that a service never did, or that none
     of the cell does now, tells nothing of its host.
     """
-    services = reader.rows(_SERVICES.format(age=_AGE_SQLITE if reader.sqlite else _AGE))
     recent = {row.host for row in services if row.age is not None and abs(float(row.age)) <= down_after}
     out: dict[str, bool | None] = {}
     for row in services:

@@ -130,6 +130,7 @@ class OvnDatabaseSource(Source[DatabaseServer]):
             version=version,
             control=self._control_path,
             control_why=why,
+            certificate_expires=self._client.certificate_expires,
         )
 
     async def close(self) -> None:

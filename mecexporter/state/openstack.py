@@ -80,12 +80,14 @@ class Cell:
         instances: by uuid: those on the hosts in scope and those that have a device there.
         up: host -> whether its nova-compute reports, None where that can't be told from this database; a host without
             the service is not in it.
+        disabled: those of them whose nova-compute is disabled: it is given no new instances.
         asked_for: the host in scope, None for all.
     """
 
     devices: tuple[PciDevice, ...]
     instances: Mapping[str, Instance]
     up: Mapping[str, bool | None]
+    disabled: frozenset[str] = frozenset()
     asked_for: str | None = None
 
     @property
@@ -94,10 +96,15 @@ class Cell:
         return self.asked_for is None or self.asked_for.casefold() in {host.casefold() for host in self.up}
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """Those in scope that have a nova-compute."""
+        own = None if self.asked_for is None else self.asked_for.casefold()
+        return tuple(host for host in self.up if own in (None, host.casefold()))
+
+    @property
     def tells(self) -> bool:
         """Whether it says of the host in scope, or of one at least, that its nova-compute reports or does not."""
-        own = None if self.asked_for is None else self.asked_for.casefold()
-        return any(up is not None for host, up in self.up.items() if own in (None, host.casefold()))
+        return any(self.up[host] is not None for host in self.hosts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,6 +104,7 @@ class DatabaseServer:
         version: of ovsdb-server.
         control: the control socket's path, of a server of this host.
         control_why: why the control socket, which is configured, did not tell; None if it did.
+        certificate_expires: of the certificate that it showed us, as Unix time; None without TLS.
     """
 
     db: Database
@@ -121,6 +122,7 @@ class DatabaseServer:
     schema_version: str | None = None
     control: str | None = None
     control_why: str | None = None
+    certificate_expires: float | None = None
 
     @property
     def is_standby(self) -> bool:

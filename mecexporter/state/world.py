@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mecexporter.state.ovs import BridgeFlows, OffloadRun, OvsConf, Vswitchd
     from mecexporter.state.propagation import Propagation
     from mecexporter.state.sriov import Links, Nic
+    from mecexporter.state.tls import CertificateFile
 
 
 ENCAPSULATION = ("ovn-encap-ip", "ovn-encap-type")
@@ -194,6 +195,7 @@ class World:
     ovn_controller: Observed[OvnController]
     chassis_lookup: Observed[ChassisLookup]
     host: Observed[HostFacts]
+    certificates: Observed[tuple[CertificateFile, ...]]
     northd: Observed[Northd]
     ovn_northbound_sync: Observed[tuple[PairSync, ...]]
     ovn_southbound_sync: Observed[tuple[PairSync, ...]]
@@ -237,7 +239,7 @@ class World:
         return replace(self, **{source: outcome})  # type: ignore[arg-type]  # part() knows that it is a source's field
 
     def versions(self) -> Mapping[str, str]:
-        """Component -> version, of what is fresh now."""
+        """Component -> version, of what is fresh now; ``ovn`` is ovn-controller."""
         found: dict[str, str | None] = {}
         if isinstance(self.host, Fresh):
             found["kernel"] = self.host.value.kernel
@@ -247,8 +249,8 @@ class World:
             found["ovs"] = self.vswitchd.value.version
         if isinstance(self.ovn_controller, Fresh):
             found["ovn"] = self.ovn_controller.value.version
-        elif isinstance(self.northd, Fresh):
-            found["ovn"] = self.northd.value.version
+        if isinstance(self.northd, Fresh):
+            found["ovn_northd"] = self.northd.value.version
         if isinstance(self.sysfs, Fresh) and isinstance(self.links, Fresh):
             for pf in self.sysfs.value.pfs:
                 if (link := self.links.value.pfs.get(pf.address)) is not None:
@@ -282,6 +284,7 @@ def empty_world(now: float, hostname: str, settings: Settings) -> World:
         ovn_controller=nothing,
         chassis_lookup=nothing,
         host=nothing,
+        certificates=nothing,
         northd=nothing,
         ovn_northbound_sync=nothing,
         ovn_southbound_sync=nothing,

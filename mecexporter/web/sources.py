@@ -9,6 +9,7 @@ from mecexporter.errors import Reason
 from mecexporter.state.host import HostFacts
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.openstack import Cell
+from mecexporter.state.tls import CertificateFile
 from mecexporter.web.text import encodable
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def _gaps(part: Observed[object]) -> str | None:
         return None
     if isinstance(part.value, Cell):
         return _gap_of_cell(part.value)
+    if isinstance(part.value, tuple):
+        return "; ".join(of.why for of in part.value if isinstance(of, CertificateFile) and of.why) or None
     if not isinstance(part.value, HostFacts):
         return None
     host = part.value

@@ -38,6 +38,7 @@ OF_PAIRS = {
     "Comparing all tables",
     "Age of the last comparison",
 }
+OF_TLS = {"TLS certificates that expire first"}
 PATIENCE = 60  # seconds
 
 
@@ -85,7 +86,7 @@ def rows(drawing: Drawing, title: str) -> int | None:
 
 
 def test_a_pair_in_sync_and_out_of_it(tmp_path: Path) -> None:
-    with Pair() as pair:
+    with Pair(tls=True) as pair:
         pair.ca.nbctl("--wait=hv", "sync")
         exporters = [CentralExporter(host, peers(pair.ca, pair.cb), **QUICK) for host in (pair.ca, pair.cb)]
         with scraped(pair, *exporters) as prometheus:
@@ -93,6 +94,8 @@ def test_a_pair_in_sync_and_out_of_it(tmp_path: Path) -> None:
             healthy = drawn(prometheus, tmp_path / "healthy.png")
             assert healthy.bad(allow_empty=OF_CLUSTERS) == []
             assert rows(healthy, "Servers") == 8
+            # Certificate and authority, of both databases, on both hosts; and the one northd.
+            assert (rows(healthy, "TLS certificates that expire first"), rows(healthy, "Versions that run")) == (8, 1)
             # The row that says 'none' is not 'no data'.
             assert [rows(healthy, title) for title in ("Findings", "What cannot be told", "Rows that differ")] == [
                 1,
@@ -114,5 +117,5 @@ def test_a_cluster(tmp_path: Path) -> None:
         with scraped(cluster, *exporters) as prometheus:
             wait_until(lambda: len(prometheus.query(ovn_db.RAFT_LEADER.name)) == 6, PATIENCE, "all are scraped")
             healthy = drawn(prometheus, tmp_path / "cluster.png")
-            assert healthy.bad(allow_empty=OF_PAIRS) == []
+            assert healthy.bad(allow_empty=OF_PAIRS | OF_TLS) == []
             assert rows(healthy, "Servers") == 6

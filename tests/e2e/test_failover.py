@@ -255,6 +255,13 @@ def test_the_same_truth_from_every_host_also_over_tls() -> None:
             expected |= {("OVN_Northbound", of["nb"][1]): 0.0, ("OVN_Southbound", of["sb"][1]): 0.0}
             assert series(exporter, "mec_ovn_db_writable") == expected, "each server once"
             assert in_sync(exporter) == {(db, server): 1.0 for (db, server), value in expected.items() if not value}
+        shown = series(by_tls, "mec_tls_certificate_expiry_timestamp_seconds")
+        assert {of[0] for of in shown if not of[2]} == {
+            f"{NAMES[db]}@{h.ssl(db)}" for db in DATABASES for h in (ca, cb)
+        }
+        own = {("mecexporter", "certificate", files["certificate"]), ("mecexporter", "ca", files["ca_certificate"])}
+        assert {of for of in shown if of[2]} == own
+        assert shown == dict.fromkeys(shown, pytest.approx(time.time() + 30 * 86400, abs=900))
         ca.kill("nb")
         for exporter in (*exporters, by_tls):
             told = checks(OUT_OF_SYNC) | (PROPAGATION if exporter is exporters[0] else frozenset())

@@ -16,8 +16,8 @@ from mecexporter.metrics.render import Format, Renderer
 from mecexporter.state.host import IdFile
 from mecexporter.state.ovs import Counters
 from mecexporter.state.world import Role, World
-from tests.metrics.scrape import GOLDEN, WORLDS, exposition, golden, names, series
-from tests.worlds import changed, healthy_compute, interface, reinstalled_compute, view_of, without
+from tests.metrics.scrape import GOLDEN, WORLDS, exposition, golden, names, series, values
+from tests.worlds import changed, healthy_central, healthy_compute, interface, reinstalled_compute, view_of, without
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Family
@@ -150,6 +150,15 @@ def test_versions_of_an_absent_source_are_not_told() -> None:
     assert components(without(healthy_compute(), "host")) == {"ovs", "ovs_schema", "ovn"}
     assert components(without(healthy_compute(), "ovn_controller")) == {"kernel", "ovs", "ovs_schema"}
     assert components(without(without(healthy_compute(), "ovs"), "vswitchd")) == {"kernel", "ovn"}
+
+
+def test_a_host_of_both_tells_the_version_of_each() -> None:
+    both = healthy_compute().with_part("northd", changed(healthy_central(), "northd", version="25.03.0").northd)
+    assert values(both, "mec_component_info", "version", component="ovn") == {("23.03.1",): 1}
+    assert values(both, "mec_component_info", "version", component="ovn_northd") == {("25.03.0",): 1}
+    assert values(both, "mec_node_info", "ovn_version") == {("23.03.1",): 1}
+    assert values(healthy_central(), "mec_node_info", "ovn_version") == {("23.03.1",): 1}
+    assert not values(without(healthy_central(), "northd"), "mec_component_info", component="ovn_northd")
 
 
 def test_checks_that_cannot_tell_have_no_count() -> None:

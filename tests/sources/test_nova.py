@@ -191,6 +191,17 @@ async def test_nova_compute_that_is_down(rows: Rows) -> None:
     assert (await patient.read(WORLD)).up["dead"], "nova.conf may say otherwise"
 
 
+async def test_nova_compute_that_is_disabled(rows: Rows) -> None:
+    rows.host(3, "compute-3")
+    rows.run("UPDATE services SET disabled = 1 WHERE host = 'compute-1'")
+    rows.run("UPDATE services SET disabled = 0 WHERE host = 'compute-2'")
+    everywhere = await read(rows, every_host=True)
+    assert everywhere.disabled == {"compute-1"}, "not one of which nothing is said"
+    assert everywhere.hosts == ("compute-1", "compute-2", "compute-3")
+    here = await read(rows, every_host=False)
+    assert here.hosts == ("compute-1",)
+
+
 @pytest.mark.parametrize(("age", "up"), [(30, True), (90, None)])
 async def test_one_that_is_new_counts_from_when_it_was_made(rows: Rows, age: float, up: bool | None) -> None:
     rows.host(3, "new", seen=age)

@@ -13,7 +13,7 @@ from mecexporter.errors import Reason
 from mecexporter.metrics.registry import View
 from mecexporter.state.host import IdFile
 from mecexporter.state.observed import Fresh
-from mecexporter.state.world import Role
+from mecexporter.state.world import Role, World
 from mecexporter.web.findings import exit_status, findings_document, in_words, only, verdict
 from mecexporter.web.sources import sources_document
 from mecexporter.web.text import duration, encodable, local_time, visible
@@ -22,6 +22,7 @@ from tests.worlds import (
     NOW,
     READ,
     SYSTEM_ID,
+    certificates,
     changed,
     healthy_compute,
     healthy_host,
@@ -254,6 +255,18 @@ def test_sources_that_do_not_apply_are_listed_as_such() -> None:
     assert by_name["vswitchd"]["applicable"] is False
     assert by_name["vswitchd"]["up"] is None
     assert by_name["vswitchd"]["why"] is None
+
+
+def test_files_of_certificates_that_cannot_be_read_are_said_at_their_source() -> None:
+    def why(world: World) -> str | None:
+        [item] = [s for s in sources_document(View(world, Report()))["sources"] if s["source"] == "certificates"]
+        assert item["up"]
+        return item["why"]
+
+    good, other = certificates("ovs", directory="/etc")
+    assert why(healthy_compute().with_part("certificates", Fresh((good, other), NOW))) is None
+    bad = replace(good, expires=None, why="no /etc/certificate.pem")
+    assert why(healthy_compute().with_part("certificates", Fresh((bad, other), NOW))) == "no /etc/certificate.pem"
 
 
 def test_causes_come_before_what_follows_from_them() -> None:

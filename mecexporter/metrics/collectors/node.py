@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NODE = Metric(
     name="mec_node_info",
-    help="This node and its versions; empty where a version can't be told.",
+    help="This node and its versions (ovn_version: ovn-controller's, else northd's); empty where one can't be told.",
     kind=Kind.INFO,
     labels=("hostname", "kernel", "ovs_version", "ovn_version"),
     stability=Stability.STABLE,
@@ -64,7 +64,7 @@ def versions(view: View) -> Iterator[Sample]:
         hostname=view.world.hostname,
         kernel=now.get("kernel", ""),
         ovs_version=now.get("ovs", ""),
-        ovn_version=now.get("ovn", ""),
+        ovn_version=now.get("ovn") or now.get("ovn_northd", ""),
     )
     for component, version in sorted(now.items()):
         yield COMPONENT(1, component=component, version=version)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import ssl
 from array import array
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any
@@ -193,6 +194,7 @@ class JsonRpcStream:
     Attributes:
         endpoint: the peer.
         closed: done as soon as the connection is, also while idle; its result says why.
+        certificate_expires: the peer's ``notAfter``, as Unix time; None without TLS.
     """
 
     def __init__(
@@ -205,6 +207,7 @@ class JsonRpcStream:
         max_bytes: int,
     ) -> None:
         self.endpoint = endpoint
+        self.certificate_expires = _certificate_expires(writer)
         self.closed: asyncio.Future[SourceError] = asyncio.get_running_loop().create_future()
         self._reader = reader
         self._writer = writer
@@ -359,6 +362,11 @@ def _words(said: object) -> str:
     return text if len(text) <= _SAID_CHARS else text[:_SAID_CHARS] + "…"
 
 
+def _certificate_expires(writer: asyncio.StreamWriter) -> float | None:
+    shown: dict[str, Any] = writer.get_extra_info("peercert") or {}
+    return ssl.cert_time_to_seconds(shown["notAfter"]) if "notAfter" in shown else None
+
+
 class KeptStream:
     """Keeps a stream open between calls; opens another after a failure or when the peer is another one."""
 
@@ -382,6 +390,11 @@ class KeptStream:
                     endpoint, tls=self._tls, deadline=self._deadline, max_bytes=self._max_bytes
                 )
             return self._stream
+
+    @property
+    def certificate_expires(self) -> float | None:
+        """Of the peer at the other end of the stream, see :class:`JsonRpcStream`; None where none is open."""
+        return self._stream.certificate_expires if self._stream is not None else None
 
     def close(self) -> None:
         """Close the stream if one is open; the next call opens another."""

@@ -277,6 +277,11 @@ class OvsdbClient:
             raise SourceError(Reason.GARBAGE, f"{self.endpoint}: {db} {table}: not the rows asked for: {body!r:.200}")
         return body
 
+    @property
+    def certificate_expires(self) -> float | None:
+        """When the certificate that the server showed expires, as Unix time; None without TLS or a connection."""
+        return self._kept.certificate_expires
+
     def close(self) -> None:
         """Close the connection; the next call opens another."""
         self._kept.close()

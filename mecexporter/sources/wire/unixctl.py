@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.wire.endpoint import Endpoint, within
-from mecexporter.sources.wire.files import read_small
 from mecexporter.sources.wire.jsonrpc import MAX_BYTES, KeptStream
+from mecexporter.sources.wire.processes import read_pid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,16 +22,7 @@ def locate_by_pidfile(run_dir: Path, daemon: str) -> Path:
     Raises:
         SourceError: MISSING (not running here), PERMISSION, or GARBAGE if the pidfile holds no pid.
     """
-    pidfile = run_dir / f"{daemon}.pid"
-    try:
-        content = read_small(pidfile, 64)
-    except SourceError as error:
-        if error.reason is Reason.MISSING:
-            raise SourceError(Reason.MISSING, f"no {pidfile}: {daemon} is not running here") from None
-        raise
-    if (pid := re.fullmatch(rb"([1-9]\d{0,9})\n", content)) is None:
-        raise SourceError(Reason.GARBAGE, f"{pidfile}: holds {content[:20]!r}, not a pid and a newline")
-    return run_dir / f"{daemon}.{pid[1].decode()}.ctl"
+    return run_dir / f"{daemon}.{read_pid(run_dir / f'{daemon}.pid', daemon)}.ctl"
 
 
 class UnixctlClient:
