@@ -21,6 +21,7 @@ from dashboards.panels import (
     of,
     or_none,
     query,
+    rate,
     state_timeline,
     states,
     steps,
@@ -29,7 +30,7 @@ from dashboards.panels import (
     unknown_table,
     worst,
 )
-from mecexporter.metrics.collectors import exporter, findings, node, ovn_chassis, ovn_db, ovn_northd, tls
+from mecexporter.metrics.collectors import exporter, findings, node, ovn_chassis, ovn_daemons, ovn_db, ovn_northd, tls
 
 if TYPE_CHECKING:
     from mecexporter.metrics.spec import Metric
@@ -40,6 +41,7 @@ SOURCES = 'source=~"northd|ovn_chassis|ovn_.+_sync|OVN_.+"'
 NO_DATABASE = "No host of the databases answers"
 NO_CLUSTER = "No member of a cluster answers"
 NO_WRITER = "No writer or leader answers"
+NO_DAEMON = "No ovn-controller and no northd answers"
 
 OWN = 'server="local"'
 """A server counts once: by what its own host says."""
@@ -55,9 +57,11 @@ DIFFERING = or_none(
 VERSIONED = 'component=~"ovs|ovn|ovn_northd"'
 LEFT = steps((None, "red"), (3 * 86400, "orange"), (30 * 86400, "green"))
 SERVER = "{{instance}} {{db}} {{server}}"
+DAEMON = "{{instance}} {{daemon}}"
 
 _MISSING = f"{of(ovn_db.SB_CFG)} - on ({NODE}) group_right () {of(ovn_chassis.NB_CFG)}"
 FURTHEST = or_none(f"topk({LINES}, {_MISSING} > 0)", of(ovn_db.SB_CFG), "chassis", "no chassis lacks any")
+BUSY = f"sum by ({NODE}, daemon) ({rate(ovn_daemons.SAMPLES)} * {of(ovn_daemons.AVERAGE)})"
 
 
 def took(cfg: Metric, at: Metric) -> str:
@@ -246,6 +250,71 @@ def northd() -> list[Json]:
     ]
 
 
+def at_work() -> list[Json]:
+    """What ovn-controller and northd do, and what it costs: of all hosts, those that do most."""
+    return [
+        timeseries(
+            "Busy",
+            "The share of the time that the main loop of ovn-controller or northd works. Above the line, with full"
+            f" recomputes, it is a storm of them. The {LINES} that were highest.",
+            [query(worst(BUSY, count=LINES), DAEMON)],
+            size=(12, 7),
+            unit="percentunit",
+            steps=((None, "green"), (0.8, "orange")),
+            empty=NO_DAEMON,
+            line=True,
+        ),
+        timeseries(
+            "Full recomputes",
+            "How often a minute all logical flows are computed anew. None, but for a start, is what ovn-controller"
+            " should have; northd has one at most changes up to OVN 23.03.",
+            [query(worst(f"60 * {rate(ovn_daemons.RECOMPUTES)}", count=LINES), DAEMON)],
+            size=(12, 7),
+            unit="short",
+            empty=NO_DAEMON,
+        ),
+        timeseries(
+            "What is computed anew",
+            "How often a minute a node of the engine is recomputed, without those that only take in a table: the"
+            f" {LINES} that were highest. Some small ones are at each turn.",
+            [
+                query(
+                    worst(f"60 * {rate(ovn_daemons.RUNS, kind='recompute')}", count=LINES),
+                    "{{instance}} {{daemon}} {{engine_node}}",
+                )
+            ],
+            size=(12, 7),
+            unit="short",
+            empty=NO_DAEMON,
+        ),
+        timeseries(
+            "How long a turn takes",
+            "The 95th percentile of each part of a turn, by the daemon's own stopwatches, in steps of a millisecond.",
+            [query(worst(of(ovn_daemons.P95), count=LINES), "{{instance}} {{stopwatch}}")],
+            size=(12, 7),
+            unit="s",
+            soft_max=0.01,
+            empty=NO_DAEMON,
+        ),
+        timeseries(
+            "CPU",
+            "Of one core, all threads. A gap: its process can't be seen, as it is in another pid namespace.",
+            [query(worst(rate(ovn_daemons.CPU), count=LINES), DAEMON)],
+            size=(12, 7),
+            unit="percentunit",
+            empty="No process of theirs can be seen",
+        ),
+        timeseries(
+            "Memory",
+            "What each daemon holds: above all its copies of databases, the cache and the flows.",
+            [query(worst(of(ovn_daemons.RESIDENT), count=LINES), DAEMON)],
+            size=(12, 7),
+            unit="bytes",
+            empty="No process of theirs can be seen",
+        ),
+    ]
+
+
 def clusters() -> list[Json]:
     """RAFT, as each member sees it."""
     return [
@@ -400,6 +469,7 @@ def control_plane() -> Json:
             ("The databases", databases()),
             ("Chassis and gateways", propagation()),
             ("Northd", northd()),
+            ("ovn-controller and northd at work", at_work()),
             ("Clusters", clusters()),
             ("What the servers carry", load()),
             ("Certificates and versions", site()),

@@ -116,8 +116,8 @@ def make_sources(config: Config) -> tuple[Source[Any], ...]:
         OvsSource(ovs.database, ovs.integration_bridge, live),
         VswitchdSource(Path(ovs.run_dir), _path(ovs.vswitchd_control), live, proc=Path(config.host.proc)),
         OpenFlowSource(Path(ovs.run_dir), live),
-        OvnControllerSource(Path(ovn.run_dir), _path(ovn.controller_control), live),
-        NorthdSource(Path(ovn.run_dir), _path(ovn.northd_control), live),
+        OvnControllerSource(Path(ovn.run_dir), _path(ovn.controller_control), live, proc=Path(config.host.proc)),
+        NorthdSource(Path(ovn.run_dir), _path(ovn.northd_control), live, proc=Path(config.host.proc)),
         *_database_sources(config, Database.NORTHBOUND, ovn.northbound),
         *_database_sources(config, Database.SOUTHBOUND, ovn.southbound),
         OvnChassisSource(

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.base import Source
+from mecexporter.sources.ovn_daemon import CONTROLLER_WORK, told, work
+from mecexporter.sources.wire.process import process_of
 from mecexporter.sources.wire.unixctl import UnixctlClient, locate_by_pidfile
 from mecexporter.state.ovn import OvnController
 from mecexporter.state.world import Role
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mecexporter.state.world import World
 
+_DAEMON = "ovn-controller"
+_ESSENTIAL = ("connection-status", "debug/status", "coverage/read-counter txn_error", "version")
 _READS = 4  # 'in 3 of the last 4 live reads' (contract)
 
 
@@ -27,23 +30,23 @@ class OvnControllerSource(Source[OvnController]):
         run_dir: where its pidfile and socket are.
         control: a socket that overrides what the pidfile says, or None.
         interval: seconds between reads.
+        proc: where the processes of this host are.
     """
 
     name = "ovn_controller"
     roles = frozenset({Role.COMPUTE})
 
-    def __init__(self, run_dir: Path, control: Path | None, interval: float) -> None:
+    def __init__(self, run_dir: Path, control: Path | None, interval: float, *, proc: Path = Path("/proc")) -> None:
         self.interval = interval
-        self._client = UnixctlClient(lambda: control or locate_by_pidfile(run_dir, "ovn-controller"), max_bytes=1 << 20)
+        self._run_dir, self._proc = run_dir, proc
+        self._client = UnixctlClient(lambda: control or locate_by_pidfile(run_dir, _DAEMON), max_bytes=1 << 20)
         self._errors: int | None = None
         self._rises: deque[bool] = deque(maxlen=_READS)
 
     async def read(self, world: World) -> OvnController:  # noqa: ARG002  # asks the same whatever the World
         """Raises SourceError; GARBAGE where an answer is none of the known ones."""
-        connection = await self._client.run("connection-status")
-        status = await self._client.run("debug/status")
-        counter = await self._client.run("coverage/read-counter", "txn_error")
-        version = await self._client.run("version")
+        answers = await self._client.run_all((*_ESSENTIAL, *CONTROLLER_WORK))
+        connection, status, counter, version = (told(answers, command) for command in _ESSENTIAL)
         if connection.strip() not in ("connected", "not connected") or status.strip() not in ("running", "paused"):
             raise SourceError(Reason.GARBAGE, f"ovn-controller calls itself {connection!r:.40}, {status!r:.40}")
         if not re.fullmatch(r"\d+\s*", counter):
@@ -59,6 +62,7 @@ class OvnControllerSource(Source[OvnController]):
             paused=status.strip() == "paused",
             txn_errors=errors,
             txn_rises=tuple(self._rises),
+            work=work(answers, process_of(self._run_dir, _DAEMON, self._proc)),
         )
 
     async def close(self) -> None:

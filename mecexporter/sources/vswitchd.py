@@ -5,15 +5,13 @@ Only commands that cost its main thread well under a millisecond for each few hu
 
 from __future__ import annotations
 
-import os
 import re
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.base import Source
-from mecexporter.sources.wire.files import read_small
+from mecexporter.sources.wire.process import process_of
 from mecexporter.sources.wire.unixctl import UnixctlClient, locate_by_pidfile
 from mecexporter.state.ovs import Datapath, Upcalls, Vswitchd
 from mecexporter.state.world import Role
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from mecexporter.state.world import World
 
 _DAEMON = "ovs-vswitchd"
-_STARTTIME = 20  # the 22nd field of /proc/PID/stat, counted after the program's name
 _LOOKUPS = re.compile(r"^\s+lookups: hit:(\d+) missed:(\d+) lost:(\d+)$", re.MULTILINE)
 _FLOWS = re.compile(r"^\s+flows\s+: \(current (\d+)\) \(avg \d+\) \(max \d+\) \(limit (\d+)\)$", re.MULTILINE)
 _DUMP = re.compile(r"^\s+dump duration\s*: (\d+)ms$", re.MULTILINE)
@@ -48,32 +45,16 @@ class VswitchdSource(Source[Vswitchd]):
 
     async def read(self, world: World) -> Vswitchd:  # noqa: ARG002  # asks the same whatever the World
         """Raises SourceError; GARBAGE where an answer has not the known form."""
-        process, age = self._process()
+        process = process_of(self._run_dir, _DAEMON, self._proc)
         version = re.match(r"ovs-vswitchd \(Open vSwitch\) (\S+)", await self._client.run("version"))
         show = await self._show()
         return Vswitchd(
             version=version[1] if version else None,
             datapaths=tuple(_datapath(name, text) for name, text in _sections(show)),
             upcalls=await upcalls(self._client),
-            process=process,
-            age=age,
+            process=process.start if process else None,
+            age=process.age if process else 0.0,
         )
-
-    def _process(self) -> tuple[str | None, float]:
-        """Its start and age, by proc(5); a pidfile of another pid namespace leads to another program."""
-        try:
-            pid = locate_by_pidfile(self._run_dir, _DAEMON).name.split(".")[-2]
-            stat = read_small(self._proc / pid / "stat").decode("utf-8", "replace")
-            boot = read_small(self._proc / "sys/kernel/random/boot_id").decode("utf-8", "replace").strip()
-        except SourceError:
-            return None, 0.0
-        before, _, after = stat.rpartition(") ")
-        fields = after.split()
-        if before != f"{pid} ({_DAEMON}" or len(fields) < _STARTTIME or not fields[_STARTTIME - 1].isdigit():
-            return None, 0.0
-        ticks = fields[_STARTTIME - 1]
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(ticks) / os.sysconf("SC_CLK_TCK")
-        return (f"{boot}/{pid}/{ticks}", age) if age >= 0 else (None, 0.0)
 
     async def _show(self) -> str:
         """``dpctl/show``; where there is no datapath at all, it answers with an error of no words."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from mecexporter.state.ovn_daemon import Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,6 +15,7 @@ class OvnController:
         connected: what ``connection-status`` says; it stays true while every transaction fails.
         txn_errors: the coverage counter ``txn_error``, from 0 at the daemon's start.
         txn_rises: for up to the last four reads, oldest first, whether the counter had grown since the read before.
+        work: what it does, and what that costs.
     """
 
     version: str | None
@@ -20,6 +23,7 @@ class OvnController:
     paused: bool
     txn_errors: int
     txn_rises: tuple[bool, ...]
+    work: Work = field(default_factory=Work)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

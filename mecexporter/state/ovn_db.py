@@ -8,6 +8,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from mecexporter.state.ovn_daemon import Work
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -194,3 +196,4 @@ class Northd:
     active: bool
     paused: bool
     connected: Mapping[Database, bool]
+    work: Work = field(default_factory=Work)

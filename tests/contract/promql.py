@@ -32,6 +32,7 @@ LEVELS = {
     "site": frozenset({"site"}),
     "site_direction": frozenset({"site", "direction"}),
     "node_direction": TARGET | {"direction"},
+    "node_daemon": TARGET | {"daemon"},
 }
 """The labels of a recorded series, by the first part of its name (level:metric:operation)."""
 

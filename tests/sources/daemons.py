@@ -45,7 +45,8 @@ class Daemon:
             "-vconsole:off",
             *args,
         ]
-        kinds = ("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR", "OVN_RUNDIR", "OVN_LOGDIR")
+        kinds = ("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR", "OVN_RUNDIR", "OVN_LOGDIR",
+                 "OVN_SYSCONFDIR")  # fmt: skip
         self._env = _PATH | dict.fromkeys(kinds, str(run_dir))
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -202,6 +203,46 @@ def ovs_node() -> Iterator[Node]:
         finally:
             node.vswitchd.kill()
             node.server.kill()
+
+
+class OvnNode(Node):
+    """Such a node with its ovn-controller, which nobody has told of Southbound yet; both databases; and a northd."""
+
+    def __init__(self, directory: Path) -> None:
+        run_dir = directory / "node"
+        run_dir.mkdir()
+        super().__init__(run_dir)
+        self.nb, self.sb = (Server(directory / db, db=f"OVN_{db}") for db in ("Northbound", "Southbound"))
+        self.controller = Daemon(run_dir, "ovn-controller", f"unix:{self.server.socket}")
+        self.northd = Daemon(directory, "ovn-northd", f"--ovnnb-db={self.nb.tcp}", f"--ovnsb-db={self.sb.tcp}")
+
+    def bind(self, port: str) -> None:
+        """Tell ovn-controller what it needs, and have it carry through a port of Northbound."""
+        keys = {
+            "system-id": "h1",
+            "ovn-remote": f'"{self.sb.tcp}"',
+            "ovn-encap-type": "geneve",
+            "ovn-encap-ip": "127.0.0.1",
+            "ovn-bridge-datapath-type": "dummy",
+        }
+        settings = (f"external_ids:{key}={value}" for key, value in keys.items())
+        self.vsctl("--no-wait", "set", "Open_vSwitch", ".", *settings)
+        self.nb.nbctl("ls-add", f"of-{port}", "--", "lsp-add", f"of-{port}", port)
+        self.nb.nbctl("--wait=hv", "sync")
+        iface = ("set", "Interface", port, "type=dummy", f"external_ids:iface-id={port}")
+        self.vsctl("add-port", "br-int", port, "--", *iface)
+        self.nb.nbctl("wait-until", "Logical_Switch_Port", port, "up=true")
+
+
+@contextmanager
+def ovn_node(directory: Path) -> Iterator[OvnNode]:
+    """One that runs."""
+    node = OvnNode(directory)
+    with running(node.nb, node.sb, node.server):
+        node.vsctl("--no-wait", "init")
+        node.nb.nbctl("init")
+        with running(node.vswitchd, node.northd, node.controller):
+            yield node
 
 
 def run(*command: str) -> str:

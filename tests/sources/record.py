@@ -1,9 +1,9 @@
-"""Records what ovsdb-server, northd and vswitchd say by their control sockets, in every state: -m tests.sources.record.
+"""Records what ovsdb-server, vswitchd and OVN's daemons say by their control sockets: python -m tests.sources.record.
 
-The texts go to tests/fixtures/ovs-<version>/<state>.txt. Of another generation than the machine's: python -m
-tests.lab.generations sid python -m tests.sources.record. Directories and ports are made the same each time. Only some
-of it: python -m tests.sources.record joining (or servers, members, northds,
-switches: all that can be had of Open vSwitch without OVN).
+The texts go to tests/fixtures/ovs-<version>/<state>.txt, those of OVN's daemons about their work to ovn-<version>. Of
+another generation than the machine's: python -m tests.lab.generations sid python -m tests.sources.record. Directories
+and ports are made the same each time. Only some of it: python -m tests.sources.record joining (or servers, members,
+northds, work, switches: all that can be had of Open vSwitch without OVN).
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mecexporter.errors import Reason, SourceError
+from mecexporter.sources.ovn_daemon import CONTROLLER_WORK, NORTHD_WORK
 from mecexporter.sources.wire.unixctl import UnixctlClient
-from tests.sources.daemons import Daemon, Member, Node, Server, cluster, run, running, short_dir
+from tests.sources.daemons import Daemon, Member, Node, Server, cluster, ovn_node, run, running, short_dir
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -65,6 +67,19 @@ class Recorder:
         wait_until(seen, SECONDS, f"{daemon.name} is {state}")
         said = {command: self._same(ask(daemon, command)) for command in commands}
         (self.target / f"{state}.txt").write_text(written(said))
+
+    def work(self, state: str, daemon: Daemon, commands: tuple[str, ...]) -> None:
+        """Of a daemon of OVN, without what its release does not know."""
+        target = FIXTURES / f"ovn-{ask(daemon, 'version').split()[1]}"
+        target.mkdir(exist_ok=True)
+        said = {}
+        for command in commands:
+            try:
+                said[command] = ask(daemon, command)
+            except SourceError as error:
+                if error.reason is not Reason.ANSWERED_ERROR:
+                    raise
+        (target / f"{state}.txt").write_text(written(said))
 
     def _same(self, text: str) -> str:
         """Without what differs each time and tells nothing."""
@@ -227,7 +242,16 @@ def switches(recorder: Recorder, directory: Path) -> None:
             )  # fmt: skip
 
 
-PARTS = {part.__name__: part for part in (servers, members, joining, northds, switches)}
+def work(recorder: Recorder, directory: Path) -> None:
+    """Before a controller has a bridge, and with a port on it."""
+    with ovn_node(directory) as node:
+        recorder.work("controller-without-a-bridge", node.controller, CONTROLLER_WORK)
+        node.bind("p1")
+        recorder.work("controller", node.controller, CONTROLLER_WORK)
+        recorder.work("northd", node.northd, NORTHD_WORK)
+
+
+PARTS = {part.__name__: part for part in (servers, members, joining, northds, work, switches)}
 
 
 def main(*names: str) -> None:

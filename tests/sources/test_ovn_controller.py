@@ -12,6 +12,8 @@ import pytest
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.ovn_controller import OvnControllerSource
+from mecexporter.sources.wire.jsonrpc import Framer
+from mecexporter.state.ovn_daemon import Work
 from tests.faults.servers import JSON, Behaviour, hostile
 from tests.sources.daemons import Daemon, OvsdbServer, run, running, short_dir
 from tests.waiting import eventually
@@ -34,7 +36,6 @@ def daemon() -> Iterator[Daemon]:
         with running(server):
             run("ovs-vsctl", "--no-wait", f"--db=unix:{server.socket}", "init")
             controller = Daemon(directory, "ovn-controller", f"unix:{server.socket}")
-            controller._env |= {f"OVN_{kind}": str(directory) for kind in ("RUNDIR", "LOGDIR", "SYSCONFDIR")}
             with running(controller):
                 yield controller
 
@@ -152,7 +153,7 @@ async def test_somebody_else_behind_its_socket(
 
 
 def answering(**answers: str) -> Behaviour:
-    """A double that says these, and else what a healthy one says (OVN 23.03)."""
+    """A double that says these, and else what a healthy one says (OVN 23.03); of its work nothing."""
     said = {
         "connection-status": "connected",
         "debug/status": "running",
@@ -161,9 +162,13 @@ def answering(**answers: str) -> Behaviour:
     } | answers
 
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while request := await reader.read(4096):
-            asked = json.loads(request)
-            writer.write(json.dumps({"id": asked["id"], "result": said[asked["method"]], "error": None}).encode())
+        framer = Framer("client", 4096)
+        while chunk := await reader.read(4096):
+            for request in framer.feed(chunk):
+                asked = json.loads(request)
+                text = said.get(asked["method"])
+                answer = {"result": text, "error": None} if text is not None else {"error": "not a valid command"}
+                writer.write(json.dumps({"id": asked["id"], **answer}).encode())
 
     return behave
 
@@ -193,6 +198,15 @@ async def test_a_version_that_it_does_not_tell_costs_nothing_else(tmp_path: Path
         async with hostile(directory / "c", answering(**{VERSION: "custom build"})):
             found = await read(OvnControllerSource(tmp_path, directory / "c", 15))
     assert (found.version, found.connected) == (None, True)
+
+
+async def test_a_release_that_tells_nothing_of_its_work(tmp_path: Path) -> None:
+    with short_dir() as directory:
+        async with hostile(directory / "c", answering(**{COUNTER: "7\n"})):
+            found = await read(OvnControllerSource(tmp_path, directory / "c", 15))
+    assert (found.connected, found.txn_errors) == (True, 7)
+    # The double says 7 for whatever counter.
+    assert found.work == Work(full_recomputes=7, long_polls=7, lflow_cache_lookups={"hit": 7, "miss": 7})
 
 
 async def test_a_counter_that_rises_and_begins_anew(tmp_path: Path) -> None:

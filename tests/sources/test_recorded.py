@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.northd import NorthdSource
 from mecexporter.sources.ovn_db import OvnDatabaseSource, _memory, _version
 from mecexporter.sources.vswitchd import VswitchdSource
@@ -20,7 +21,7 @@ from mecexporter.state.world import Settings, empty_world
 from tests.sources.record import FIXTURES, WITHOUT_RELAYS, read, written
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from mecexporter.state.ovn_db import Raft
@@ -46,6 +47,11 @@ class Recorded(UnixctlClient):
 
     async def run(self, command: str, *args: str) -> str:
         return self._said[" ".join((command, *args))]
+
+    async def run_all(self, commands: Iterable[str]) -> dict[str, str | SourceError]:
+        """What is not recorded, of their work, is as if the daemon did not know it."""
+        unknown = SourceError(Reason.ANSWERED_ERROR, "not a valid command")
+        return {command: self._said.get(command, unknown) for command in commands}
 
     def close(self) -> None:
         pass

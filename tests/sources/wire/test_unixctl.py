@@ -1,3 +1,4 @@
+import asyncio
 import functools
 import os
 import time
@@ -11,6 +12,7 @@ from mecexporter.sources.wire.unixctl import UnixctlClient, locate_by_pidfile
 from tests.faults.servers import JSON, hostile, says
 from tests.sources.daemons import Node, ovs_node, run
 from tests.sources.wire.test_jsonrpc import WANTED, another_user, bounded, failure, mode, patience
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +124,37 @@ async def test_a_daemon_that_hangs_then_wakes_then_dies_then_comes_back(node: No
     assert (await failure(vswitchd.run("version"))).reason is Reason.MISSING
     node.vswitchd.start()
     assert "Open vSwitch" in await vswitchd.run("version")
+
+
+async def test_several_at_once_are_answered_in_one_wait(node: Node) -> None:
+    """The daemon, which hears nothing for a while, has them all when it wakes: one that came after another had not."""
+    client = UnixctlClient(lambda: node.vswitchd.control, deadline=10)
+    node.vswitchd.suspend()
+    asked = asyncio.create_task(client.run_all(["version", "nonesuch", "coverage/read-counter txn_error"]))
+    try:
+        await eventually(
+            lambda: client._kept._stream is not None and len(client._kept._stream._waiting) == 3, 10, "sent"
+        )
+    finally:
+        node.vswitchd.resume()
+    said = await asked
+    assert list(said) == ["version", "nonesuch", "coverage/read-counter txn_error"]
+    assert "Open vSwitch" in str(said["version"])
+    error = said["nonesuch"]
+    assert isinstance(error, SourceError)
+    assert error.reason is Reason.ANSWERED_ERROR
+    assert str(said["coverage/read-counter txn_error"]).strip().isdigit()
+    client.close()
+
+
+async def test_several_at_once_fail_together(node: Node) -> None:
+    path = node.run_dir / "hostile.ctl"
+    async with hostile(path, JSON["close_at_once"]):
+        client = at(path)
+        with pytest.raises(SourceError) as caught:
+            await client.run_all(["version", "nonesuch"])
+        assert caught.value.reason is Reason.CLOSED
+        client.close()
 
 
 async def test_a_restart_behind_a_pidfile_is_followed_though_the_old_socket_lives(node: Node, tmp_path: Path) -> None:
