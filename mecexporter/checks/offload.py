@@ -43,8 +43,9 @@ REMEDIES = {
     Why.REFUSED: "TC has these flows and the driver does not take them: its log says why (dmesg), most often a table"
     " that is full or an action that the NIC lacks",
     Why.HIDDEN: "no OpenFlow rule looks at the protocol: mec_conntrack_gre_entries says whether it is GRE",
-    Why.UNKNOWN: "ovs-appctl dpctl/dump-flows -m type=ovs shows the flows; with dpif_netlink and netdev_offload_tc at"
-    " debug (ovs-appctl vlog/set) ovs-vswitchd's log says why it did not offload them",
+    Why.UNKNOWN: "ovs-appctl dpctl/dump-flows -m type=ovs shows the flows; with dpif_netlink and netdev_offload_tc (in"
+    " Open vSwitch 4.0: dpif_offload_tc_netdev) at debug (ovs-appctl vlog/set) ovs-vswitchd's log says why it did not"
+    " offload them",
 }
 """What to do about each reason that is worth a word."""
 
