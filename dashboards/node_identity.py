@@ -34,7 +34,16 @@ from dashboards.panels import (
     unknown_table,
     worst,
 )
-from mecexporter.metrics.collectors import datapath, exporter, findings, node, ovn_controller, ovs_interfaces
+from mecexporter.metrics.collectors import (
+    datapath,
+    exporter,
+    findings,
+    node,
+    ovn_chassis,
+    ovn_controller,
+    ovs_interfaces,
+    tunnels,
+)
 from mecexporter.metrics.render import COLLECTOR_SUCCESS
 
 _IDS, _EFFECTIVE = of(node.SYSTEM_ID), of(node.SYSTEM_ID, origin="effective")
@@ -68,6 +77,8 @@ LAG = (
 TUNNELS_UP = (
     f"sum by ({NODE}) ({of(ovs_interfaces.UP, kind='tunnel')}) or on ({NODE}) 0 * {of(ovs_interfaces.TRUNCATED)}"
 )
+_LISTED = f'max by (site) (sum by ({NODE}) ({ovn_chassis.STATE.name}{{site=~"$site",state!~"remote|silent"}}))'
+WITHOUT_TUNNEL = f"clamp_min({_LISTED} - 1 - on (site) group_right () {of(tunnels.CHASSIS)}, 0)"
 UPLINK_TRAFFIC = (
     f"8 * {rate(ovs_interfaces.BYTES)} and on ({NODE}, bridge, device) {of(ovs_interfaces.UP, kind='uplink')}"
 )
@@ -259,6 +270,29 @@ def interfaces() -> list[Json]:
             steps=ANY_IS_BAD,
             line=True,
             empty=f"{NOBODY}, or OVN is before 21.03",
+            stepped=True,
+        ),
+        timeseries(
+            "BFD of the tunnels",
+            "Tunnels of all chosen nodes together by their BFD sessions. OVN has BFD only between candidates for a"
+            " gateway: the others are off. Down is an underlay that is cut, or a host that is.",
+            [query(f"sum by (bfd_state) ({of(tunnels.TUNNELS)})", "{{bfd_state}}")],
+            size=(12, 7),
+            unit="short",
+            decimals=0,
+            empty=NOBODY,
+            stepped=True,
+        ),
+        timeseries(
+            "Chassis without a tunnel",
+            "How many of the chassis that Southbound lists a node has no tunnel to, as Northbound's writer or leader"
+            " counts them; remote and silent ones are left out. Zero is a full mesh. Transport zones leave some out for"
+            f" good; a step up on one node is one that no longer follows. The {MANY} nodes with the most.",
+            [query(worst(WITHOUT_TUNNEL))],
+            size=(12, 7),
+            unit="short",
+            decimals=0,
+            empty="No writer or leader of Northbound answers, or no node",
             stepped=True,
         ),
     ]

@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(1200)]
 
 DASHBOARD = Path(build.__file__).with_name("node-identity.json")
 C2 = {"system_id_changed", "chassis_unregistered", "integration_bridge_empty", "ovn_controller_failing"}
+OF_CENTRAL = {"Chassis without a tunnel"}
+"""Nobody here tells of the list of chassis."""
 PATIENCE = 60  # seconds
 
 
@@ -55,7 +57,7 @@ def test_node_identity_shows_health_an_incident_and_silence(site: Site, tmp_path
         )
         wait_until(lambda: series(f"{INFO.name}") == 0, PATIENCE, "the nodes are healthy")
         healthy = drawn("healthy")
-        assert healthy.bad() == []
+        assert healthy.bad(allow_empty=OF_CENTRAL) == []
         assert len(healthy.panels) > 20
         # The row that says 'none' is not 'no data'.
         assert [rows(healthy, title) for title in ("Findings", "What cannot be told")] == [1, 1]
@@ -67,7 +69,7 @@ def test_node_identity_shows_health_an_incident_and_silence(site: Site, tmp_path
             "the incident is found",
         )
         ill = drawn("C2")
-        assert ill.bad() == []
+        assert ill.bad(allow_empty=OF_CENTRAL) == []
         assert (rows(ill, "Findings") or 0) >= len(C2)
 
         for exporter in monitoring.exporters.values():
@@ -77,7 +79,7 @@ def test_node_identity_shows_health_an_incident_and_silence(site: Site, tmp_path
         assert silent.errors == ()
         assert [panel for panel in silent.panels if panel.status == "error"] == []
         # What is said of this moment is not said any more, and who is missing is.
-        assert {panel.title for panel in silent.panels if panel.status == "no data"} == {
+        assert {panel.title for panel in silent.panels if panel.status == "no data"} == OF_CENTRAL | {
             panel.title for panel in silent.panels if panel.kind == "table"
         }
         assert rows(silent, "Nodes by verdict")

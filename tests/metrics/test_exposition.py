@@ -78,6 +78,8 @@ OF_SOURCE: dict[str, set[str]] = {
         "mec_ovs_interfaces_installed",
         "mec_ovs_interface_series_truncated",
         "mec_ovs_packets_total",
+        "mec_tunnel_chassis",
+        "mec_tunnels",
     },
     "vswitchd": {
         "mec_datapath_lookups_total",
@@ -94,6 +96,7 @@ OF_SOURCE: dict[str, set[str]] = {
         "mec_ovs_interface_up",
         "mec_ovs_interface_series_truncated",
         "mec_ovs_packets_total",
+        "mec_tunnels",
     },
     "openflow": {"mec_integration_bridge_flows"},
     "ovn_controller": {
