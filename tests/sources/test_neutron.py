@@ -14,6 +14,7 @@ from aiohttp import web
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources import neutron
 from mecexporter.sources.neutron import NeutronSource
+from mecexporter.sources.wire import lists
 from mecexporter.sources.wire.cloud import Cloud
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.openstack import Port
@@ -312,18 +313,18 @@ async def test_a_service_that_gives_smaller_pages_than_were_asked_for(
         return {"ports": answer["ports"][:2], "ports_links": more}
 
     apis.answers[PORTS] = at_most_two
-    monkeypatch.setattr(neutron, "PAGE", 5)
+    monkeypatch.setattr(lists, "PAGE", 5)
     assert len(await source().read(WORLD)) == 7
 
 
 async def test_a_port_deleted_between_two_pages(apis: Apis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neutron, "PAGE", 3)
+    monkeypatch.setattr(lists, "PAGE", 3)
     apis.answers[PORTS] = Ports([row(f"{n}") for n in range(8)], gone=["2"])
     assert [port.uuid for port in await source().read(WORLD)] == ["0", "1", "3", "4", "5", "6", "7"]
 
 
 async def test_where_that_goes_on_it_gives_up(apis: Apis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neutron, "PAGE", 3)
+    monkeypatch.setattr(lists, "PAGE", 3)
     apis.answers[PORTS] = Ports([row(f"{n}") for n in range(9)], gone=["2", "3", "4"])
     with pytest.raises(SourceError, match="the last one of a page was deleted 3 times") as caught:
         await source().read(WORLD)
@@ -331,8 +332,8 @@ async def test_where_that_goes_on_it_gives_up(apis: Apis, monkeypatch: pytest.Mo
 
 
 async def test_an_end_without_end(apis: Apis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neutron, "PAGE", 2)
-    monkeypatch.setattr(neutron, "_MOST", 10)
+    monkeypatch.setattr(lists, "PAGE", 2)
+    monkeypatch.setattr(lists, "_MOST", 10)
     turn = iter(range(1000))
     apis.answers[PORTS] = lambda _: {"ports": [row(f"{next(turn)}"), row(f"{next(turn)}")]}
     with pytest.raises(SourceError) as caught:
@@ -341,7 +342,7 @@ async def test_an_end_without_end(apis: Apis, monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_a_service_that_ignores_the_marker(apis: Apis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neutron, "PAGE", 1)
+    monkeypatch.setattr(lists, "PAGE", 1)
     apis.answers[PORTS] = {"ports": [row("a")]}
     assert len(await source().read(WORLD)) == 1
 
