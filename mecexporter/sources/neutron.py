@@ -77,8 +77,8 @@ class NeutronSource(Source[tuple[Port, ...]]):
         caller = await self._cloud.caller()
         if caller.admin or projects - {caller.project}:
             return
-        page = _with_bindings(await lists.first(self._cloud, "ports", _FIELDS, _SAMPLE))
-        if not _projects(page) - {caller.project}:
+        page = with_bindings(await lists.first(self._cloud, "ports", _FIELDS, _SAMPLE))
+        if not projects_of(page) - {caller.project}:
             claims = f", and Nova has claims that no port names ({', '.join(missed[:_NAMED])})" if missed else ""
             why = (
                 f"network /ports: no port of another project is seen{claims}: who asks must be allowed to list the "
@@ -96,16 +96,16 @@ class NeutronSource(Source[tuple[Port, ...]]):
             projects.clear()
 
         def take(page: list[dict[str, Any]]) -> None:
-            ports = map(_port, _with_bindings(page))
+            ports = map(_port, with_bindings(page))
             found.update({port.uuid: port for port in ports if port is not None})
-            projects.update(_projects(page))
+            projects.update(projects_of(page))
 
         of_host = [] if host is None else [("binding:host_id", host)]
         await lists.whole(self._cloud, "ports", _FIELDS, begin=begin, take=take, filters=of_host)
         return tuple(found.values()), projects
 
 
-def _with_bindings(page: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def with_bindings(page: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Raises SourceError where the caller is not shown them."""
     if any("id" in row and not row.keys() >= _ADMINS for row in page):
         why = "network /ports: the answer has no bindings: who asks must be allowed to see them, as an admin is"
@@ -113,7 +113,7 @@ def _with_bindings(page: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return page
 
 
-def _projects(page: list[dict[str, Any]]) -> set[str]:
+def projects_of(page: list[dict[str, Any]]) -> set[str]:
     """Whose ports these are; Neutron's own belong to nobody."""
     return {project for row in page if isinstance(project := row.get("project_id"), str) and project}
 
