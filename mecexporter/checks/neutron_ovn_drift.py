@@ -22,6 +22,7 @@ _WORDS = {Resource.ROUTER_PORT: "port", Resource.SECURITY_GROUP: "security group
 """What the command line's client calls a resource, where not as we do."""
 _NAMES = {"Logical_Switch": "neutron-", "Logical_Router": "neutron-", "Logical_Router_Port": "lrp-"}
 """What goes before the UUID in a row's name."""
+_BEGIN = "external_ids:'\"neutron:revision_number\"'=0"
 _REPAIR = (
     "neutron-ovn-db-sync-util --ovn-neutron_sync_mode repair, with neutron-server's --config-file options; see first "
     "with --ovn-neutron_sync_mode log what else it would change"
@@ -42,7 +43,7 @@ def neutron_ovn_drift(world: World) -> Verdict:
     at = world.neutron_ovn.at
     return tuple(
         Finding(
-            subject=f"{drift.resource}/{drift.uuid}",
+            subject=subject(drift),
             summary=_summary(drift),
             remedy=_remedy(drift),
             hold=SECOND_LOOK,
@@ -55,9 +56,9 @@ def neutron_ovn_drift(world: World) -> Verdict:
     )
 
 
-def confirmed(drift: Drift) -> bool:
-    """Whether more than one look has shown it."""
-    return drift.age >= SECOND_LOOK
+def subject(drift: Drift) -> str:
+    """Of its finding (contract)."""
+    return f"{drift.resource}/{drift.uuid}"
 
 
 def _summary(drift: Drift) -> str:
@@ -69,9 +70,7 @@ def _summary(drift: Drift) -> str:
         case State.EXTRA:
             return f"{what} is not in Neutron, and Northbound has a {rows} of it"
         case State.CHANGED:
-            return (
-                f"{what}: {drift.what} of its {rows} in Northbound are not as in Neutron, though no newer revision is"
-            )
+            return f"{what}: its {rows} in Northbound is of the same revision as in Neutron, but not its {drift.what}"
         case State.AHEAD:
             return (
                 f"{what} is of revision {drift.ordered} in Neutron, its {rows} in Northbound of {drift.held}: "
@@ -81,33 +80,37 @@ def _summary(drift: Drift) -> str:
 
 
 def _remedy(drift: Drift) -> str:
-    match drift.state:
-        case State.MISSING | State.EXTRA:
-            return _REPAIR
-        case State.AHEAD:
-            own = "external_ids:'\"neutron:revision_number\"'=0"
-            sets = "; ".join(
-                f"ovn-nbctl set {table} {quoted(_NAMES.get(table, '') + drift.uuid)} {own}" for table in drift.rows
-            )
-            return f"on this host: {sets}; then have Neutron write it: {_touch(drift)}"
-        case State.CHANGED if "security groups" in drift.what:
-            port = quoted(drift.uuid)
-            return (
-                f"have Neutron put it into its groups anew: openstack port show -c security_group_ids {port}; for each "
-                f"of them: openstack port unset --security-group GROUP {port}; openstack port set --security-group "
-                f"GROUP {port} (its traffic stops in between); {_touch(drift)}"
-            )
-    return (
-        f"have Neutron write it: {_touch(drift)}; where many are behind: is Neutron's maintenance task running "
-        "(neutron-ovn-maintenance-worker, or in neutron-server before 2025.1)?"
-        if drift.state is State.BEHIND
-        else f"have Neutron write it: {_touch(drift)}"
-    )
+    if drift.state in (State.MISSING, State.EXTRA):
+        return _REPAIR
+    steps = [f"have Neutron write it anew, by its own name: {_touch(drift)}"]
+    if drift.state is State.AHEAD:
+        names = {table: quoted(_NAMES.get(table, "") + drift.uuid) for table in drift.rows}
+        steps[:0] = [f"on this host: ovn-nbctl set {table} {name} {_BEGIN}" for table, name in names.items()]
+    if "Logical_Router_Port" in drift.rows:
+        row = quoted(f"lrp-{drift.uuid}")
+        steps.append(f"if its Logical_Router_Port stays as it is: ovn-nbctl lrp-del {row}, and at once {_REPAIR}")
+    if "security groups" in drift.what:
+        steps.append(f"for its groups, take it out of each and put it back: {_regroup(drift)}")
+    if drift.state is State.BEHIND:
+        steps.append(
+            "where many are behind, see whether Neutron's maintenance task runs (neutron-ovn-maintenance-worker, or "
+            "in neutron-server itself in older releases)"
+        )
+    return "; ".join(steps)
 
 
 def _touch(drift: Drift) -> str:
-    """An update that changes nothing that matters; one that changes nothing at all gives no new revision."""
-    return f"openstack {_word(drift)} set --description 'written anew' {quoted(drift.uuid)}"
+    """Neutron writes the whole row at an update that changes nothing too."""
+    kind, uuid = _word(drift), quoted(drift.uuid)
+    return f'openstack {kind} set --name "$(openstack {kind} show -f value -c name {uuid})" {uuid}'
+
+
+def _regroup(drift: Drift) -> str:
+    uuid = quoted(drift.uuid)
+    return (
+        f"openstack port show -c security_group_ids {uuid}; openstack port unset --security-group GROUP {uuid}; "
+        f"openstack port set --security-group GROUP {uuid}"
+    )
 
 
 def _word(drift: Drift) -> str:

@@ -118,7 +118,7 @@ def _difference(order: Order, row: Row | None, northbound: Northbound) -> str:
     wanted, found = order.port, row.port
     parts = []
     if found.enabled != wanted.enabled:
-        parts.append("enabled")
+        parts.append("admin state")
     if found.kind != _VTEP and not _addresses_fit(wanted, found):
         parts.append("addresses")
     if wanted.groups is not None:

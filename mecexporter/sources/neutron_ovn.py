@@ -54,6 +54,8 @@ _ORDER = ("routers", "networks", "security-groups", "ports")
 
 _BY_IDS = 1000
 """Objects that are looked at again one by one; of more, all are."""
+_ADMINS = frozenset({"binding:host_id"})
+"""What ports have for an administrator alone."""
 _DEADLINE = 30.0
 _MAX_BYTES = 512 << 20
 
@@ -99,15 +101,16 @@ class NeutronOvnSource(Source[NeutronAudit]):
         own_northbound(world)
         client = self._client(world)
         began = time.monotonic()
-        # A read out of turn comes well before the next in turn (jitter: a tenth).
-        in_turn = self._audited is None or began - self._audited > 0.85 * self.interval
+        audited, self._audited = self._audited, None  # whatever fails, an audit is next
         keys = frozenset(self._watch.keys())
-        if in_turn or len(keys) > _BY_IDS:
-            drifts = await self._audit(client)
-            self._audited = began
+        # A read out of turn comes well before the next in turn (jitter: a tenth).
+        in_turn = audited is None or began - audited > 0.85 * self.interval
+        if in_turn or not 0 < len(keys) <= _BY_IDS:
+            audited, drifts = began, await self._audit(client)
         else:
             drifts = await self._look_again(client, keys)
         told = self._watch.follow(drifts, time.monotonic())
+        self._audited = audited
         return NeutronAudit(ordered=self._numbers, drifts=told)
 
     async def close(self) -> None:
@@ -142,7 +145,7 @@ class NeutronOvnSource(Source[NeutronAudit]):
     async def _list(self, what: str, neutron: Neutron, projects: set[str]) -> None:
         def take(page: list[dict[str, Any]]) -> None:
             if what == "ports":
-                projects.update(projects_of(with_bindings(page)))
+                projects.update(projects_of(with_bindings(page, _ADMINS)))
             _add(neutron, what, page)
 
         begin = partial(neutron.begin, what)

@@ -35,9 +35,9 @@ def of_port(order: Row, row: Row | None, *groups: Row) -> set[tuple[str, str]]:
         ({"addresses": ()}, {("changed", "addresses")}),
         ({"addresses": ("FA:16:3E:00:00:01 10.0.0.1",)}, set()),
         ({"addresses": ("fa:16:3e:00:00:01 10.0.0.1", "unknown")}, {("changed", "addresses")}),
-        ({"enabled": False}, {("changed", "enabled")}),
+        ({"enabled": False}, {("changed", "admin state")}),
         ({"enabled": None}, set()),
-        ({"enabled": False, "addresses": ("unknown",)}, {("changed", "enabled, addresses")}),
+        ({"enabled": False, "addresses": ("unknown",)}, {("changed", "admin state, addresses")}),
         ({"revision": 2, "enabled": False}, {("behind", "")}),
     ],
 )

@@ -19,7 +19,7 @@ from mecexporter.sources.wire.cloud import Cloud
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.openstack import Port
 from mecexporter.state.world import Settings, World, empty_world
-from tests.sources.apis import Apis, serve
+from tests.sources.apis import Apis, serve, sign_in
 from tests.worlds import ALICE, CELL1, cell, device
 
 if TYPE_CHECKING:
@@ -57,26 +57,6 @@ def claimed(*addresses: str, **changes: Any) -> World:
     devices = (device(0, ALICE, address=address, **changes) for address in addresses)
     world = replace(WORLD, applicable=frozenset({CELL1}))
     return world.with_part(CELL1, Fresh(cell(*devices), 0.0))
-
-
-def sign_in(apis: Apis, monkeypatch: pytest.MonkeyPatch, directory: Path, *roles: str) -> None:
-    """By Keystone, as somebody of project ``own`` with these roles."""
-    who = {"username": "reader", "password": "x", "project_name": "own"}
-    clouds = apis.clouds(directory, **who, user_domain_name="d", project_domain_name="d")
-    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds))
-    place = {"interface": "public", "region": "r", "region_id": "r", "id": "e", "url": f"{apis.url}/network"}
-    token = {
-        "expires_at": "2099-01-01T00:00:00Z",
-        "issued_at": "2026-01-01T00:00:00Z",
-        "catalog": [{"type": "network", "name": "neutron", "id": "s", "endpoints": [place]}],
-        "methods": ["password"],
-        "user": {"id": "u", "name": "n", "domain": {"id": "d", "name": "d"}},
-        "project": {"id": "own", "name": "own", "domain": {"id": "d", "name": "d"}},
-        "roles": [{"id": role, "name": role} for role in roles],
-    }
-    apis.answers["/v3/auth/tokens"] = lambda _: web.json_response(
-        {"token": token}, status=201, headers={"X-Subject-Token": "t"}
-    )
 
 
 class Ports:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from mecexporter.checks.neutron_ovn_drift import confirmed
+from mecexporter.checks.neutron_ovn_drift import SECOND_LOOK, neutron_ovn_drift, subject
 from mecexporter.metrics.registry import collector
 from mecexporter.metrics.spec import Metric, Stability
 from mecexporter.state.neutron_ovn import State
@@ -27,14 +27,18 @@ OBJECTS = Metric(
 )
 
 
-@collector(OBJECTS, reads=lambda v: (v.world.neutron_ovn, v.world.applicable))
+@collector(OBJECTS, reads=lambda v: (v.world.neutron_ovn, v.world.applicable, v.report.findings))
 def neutron_ovn(view: View) -> Iterator[Sample]:
     """Of every kind, 0 too."""
-    world = view.world
-    if "neutron_ovn" not in world.applicable or not isinstance(world.neutron_ovn, Fresh):
+    world, reported = view.world, view.report.findings.get(neutron_ovn_drift.name)
+    if reported is None or not isinstance(world.neutron_ovn, Fresh):
         return
-    audit = world.neutron_ovn.value
-    counts = Counter((drift.resource, drift.state) for drift in audit.drifts if confirmed(drift))
+    audit, subjects = world.neutron_ovn.value, {finding.subject for finding in reported}
+    counts = Counter(
+        (drift.resource, drift.state)
+        for drift in audit.drifts
+        if subject(drift) in subjects or (drift.state is State.BEHIND and drift.age >= SECOND_LOOK)
+    )
     for resource, ordered in audit.ordered.items():
         off = {state: counts[resource, state] for state in State}
         off[State.IN_SYNC] = max(0, ordered - sum(off.values()) + off[State.EXTRA])
