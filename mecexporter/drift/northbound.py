@@ -18,7 +18,7 @@ COLUMNS = {
     "Logical_Router": ("name", "external_ids"),
     "Logical_Router_Port": ("name", "external_ids"),
     "Logical_Switch_Port": ("name", "external_ids", "type", "addresses", "enabled"),
-    "Port_Group": ("name", "ports"),
+    "Port_Group": ("name", "external_ids", "ports"),
 }
 """What is asked of each table."""
 
@@ -83,17 +83,16 @@ class Northbound:
         named = _NAMES[table].fullmatch(row["name"])
         if named is None:
             return
-        uuid, own = named[1], row["_uuid"]
+        uuid, own, ids = named[1], row["_uuid"], row["external_ids"]
+        if not any(name.startswith(_OWN) for name in ids):
+            return
         if table == "Port_Group":
             uuid = intern(uuid.replace("_", "-"))
             self.security_groups[uuid] = Row(own, None)
             for port in row["ports"]:
                 self.members[port] = (*self.members.get(port, ()), uuid)
             return
-        ids = row["external_ids"]
         if self.only is not None and uuid not in self.only:
-            return
-        if not any(name.startswith(_OWN) for name in ids):
             return
         text = ids.get(_REVISION, "")
         revision = int(text) if text.isdecimal() else None

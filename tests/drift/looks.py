@@ -59,7 +59,8 @@ def other(name: str, revision: int | None = 3, **changes: Any) -> Row:
 def group(number: int, *members: int) -> Row:
     """A Port_Group with these ports' rows."""
     ports = tuple(f"row-{member}" for member in members)
-    return {"_uuid": f"group-{number}", "name": f"pg_{uuid(number).replace('-', '_')}", "ports": ports}
+    name, ids = f"pg_{uuid(number).replace('-', '_')}", {"neutron:security_group_id": uuid(number)}
+    return {"_uuid": f"group-{number}", "name": name, "external_ids": ids, "ports": ports}
 
 
 def neutron(**lists: list[Row]) -> Neutron:

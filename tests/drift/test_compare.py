@@ -115,7 +115,8 @@ def test_rows_that_are_none_of_neutrons_business() -> None:
             switch_port(9, external_ids={}),
         ],
         Port_Group=[
-            {"_uuid": "row", "name": name, "ports": ("row-1",)} for name in ("neutron_pg_drop", "pvlan_pg_drop")
+            *({**group(9, 1), "name": f"{name}_pg_drop"} for name in ("neutron", "pvlan")),
+            {**group(9, 1), "external_ids": {}},
         ],
     )
     assert told(neutron(), held) == set()
