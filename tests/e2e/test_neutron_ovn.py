@@ -242,6 +242,25 @@ def repair(openstack: OpenStack, tenant: Tenant, said: dict[str, str], ports: di
     tenant.touch_all()
 
 
+def test_without_either_side_it_cannot_tell(openstack: OpenStack) -> None:
+    """Neither nothing nor yesterday's numbers: no series at all."""
+    tenant = Tenant(openstack)
+    tenant.touch_all()
+    with short_dir() as directory, an_exporter(openstack, directory) as exporter:
+        wait_until(lambda: evaluated(exporter), SOON, "the first audit")
+        openstack.neutron.stop()
+        wait_until(lambda: unknown(exporter) == {"neutron_ovn"}, SOON, "without Neutron it can't tell")
+        assert exporter.series(METRIC) == {}
+        openstack.neutron.start()
+        wait_until(lambda: evaluated(exporter), 2 * SOON, "Neutron is back")
+        openstack.kill_database("nb")
+        wait_until(lambda: unknown(exporter) == {"neutron_ovn"}, SOON, "without Northbound it can't tell")
+        assert exporter.series(METRIC) == {}
+        openstack.start_database("nb")
+        wait_until(lambda: evaluated(exporter), 2 * SOON, "Northbound is back")
+        assert found(exporter) == {}
+
+
 class Load:
     """Ports, networks and groups made, changed and deleted without pause, by a few users at once."""
 
