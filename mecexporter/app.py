@@ -31,6 +31,7 @@ from mecexporter.sources.conntrack import ConntrackSource
 from mecexporter.sources.host import HostPaths, HostSource
 from mecexporter.sources.links import LinksSource
 from mecexporter.sources.neutron import NeutronSource
+from mecexporter.sources.neutron_ovn import NeutronOvnSource
 from mecexporter.sources.northd import NorthdSource
 from mecexporter.sources.nova import NovaSource
 from mecexporter.sources.openflow import OpenFlowSource
@@ -87,6 +88,7 @@ def settings(config: Config) -> Settings:
         grace_no_writer=config.grace.no_writer,
         grace_propagation=config.grace.propagation,
         grace_vf_drift=config.grace.vf_drift,
+        grace_neutron_behind=config.grace.neutron_behind,
         device_mappings={net: tuple(devices) for net, devices in config.sriov.device_mappings.items()},
         offload_ratio_low=config.offload.ratio_low,
         offload_min_pps=config.offload.min_pps,
@@ -164,6 +166,7 @@ def _openstack_sources(config: Config) -> Iterator[Source[Any]]:
         classes = frozenset(config.openstack.resource_classes)
         yield NeutronSource(cloud, every_host=every_host, interval=interval)
         yield SecurityGroupsSource(cloud, interval=interval)
+        yield NeutronOvnSource(cloud, tls=_tls(config), interval=interval)
         yield PlacementSource(cloud, every_host=every_host, classes=classes, interval=interval)
     for cell, url in config.nova.cells.items():
         down_after = config.nova.service_down_time

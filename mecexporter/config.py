@@ -14,7 +14,7 @@ from mecexporter.yamlfile import YamlFile
 
 SHORTEST_INTERVAL = 1.0
 _SOURCE = re.compile(
-    "ovs|vswitchd|openflow|ovn_controller|chassis_lookup|host|northd|ovn_(?:north|south)bound_sync|ovn_chassis|sysfs|links|tc|ovs_flows|conntrack|neutron|security_groups|placement"
+    "ovs|vswitchd|openflow|ovn_controller|chassis_lookup|host|northd|ovn_(?:north|south)bound_sync|ovn_chassis|sysfs|links|tc|ovs_flows|conntrack|neutron|neutron_ovn|security_groups|placement"
     "|OVN_(North|South)bound@.+|nova@.+"
 )
 _DATABASE = re.compile(

@@ -24,6 +24,7 @@ from mecexporter.state.datapath import (
     Protocol,
 )
 from mecexporter.state.host import HostFacts, IdFile
+from mecexporter.state.neutron_ovn import Drift, NeutronAudit, Resource, State
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.openstack import Cell, DeviceKind, Instance, PciDevice, Port, Provider, Stock
 from mecexporter.state.ovn import Chassis, ChassisLookup, OvnController
@@ -450,6 +451,19 @@ def leading(world: World, seen: Propagation | None = None) -> World:
     return world.with_part("ovn_chassis", Fresh(seen or propagation(), READ))
 
 
+def audit(*drifts: Drift) -> NeutronAudit:
+    """A hundred ports, ten of each other kind."""
+    ordered = dict.fromkeys(Resource, 10) | {Resource.PORT: 100}
+    return NeutronAudit(ordered=ordered, drifts=drifts)
+
+
+def audited(world: World, seen: NeutronAudit) -> World:
+    """The same World with credentials for OpenStack."""
+    status = {**world.status, "neutron_ovn": SourceStatus(last_success=READ, duration=9.0, rounds=4)}
+    world = replace(world, applicable=world.applicable | {"neutron_ovn"}, status=status)
+    return world.with_part("neutron_ovn", Fresh(seen, READ))
+
+
 def healthy_central() -> World:
     """The host of the actives: it asks its own servers and, as peers, their standbys; its northd works."""
     world = central(
@@ -458,6 +472,19 @@ def healthy_central() -> World:
         pairs=(in_sync(db, address(db, STANDBY), LOCAL) for db in Database),
     )
     return leading(world)
+
+
+def neutron_drift() -> World:
+    """A port's row was lost, and another's is of a revision that Neutron never gave it; some follow."""
+    lsp = ("Logical_Switch_Port",)
+    lost, frozen, *late = (f"5e9c0b5e-0000-4000-8000-{n:012}" for n in range(5))
+    of_port: dict[str, Any] = {"resource": Resource.PORT, "ordered": 3, "rows": lsp, "age": 300.0}
+    drifts = (
+        Drift(uuid=lost, state=State.MISSING, **of_port),
+        Drift(uuid=frozen, state=State.AHEAD, held=9, **of_port),
+        *(Drift(uuid=uuid, state=State.BEHIND, held=2, **of_port) for uuid in late),
+    )
+    return audited(healthy_central(), audit(*drifts))
 
 
 def healthy_standby() -> World:
@@ -564,6 +591,7 @@ def _earlier(world: World, seconds: float) -> World:
         *COMPUTE_SOURCES,
         "northd",
         "ovn_chassis",
+        "neutron_ovn",
         *SYNC.values(),
         *API_SOURCES - {CELL1},
         *world.databases,

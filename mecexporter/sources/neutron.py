@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.base import Source
-from mecexporter.sources.wire.cloud import listed
+from mecexporter.sources.wire import lists
 from mecexporter.state.observed import Fresh
 from mecexporter.state.openstack import Port
 from mecexporter.state.world import Role
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from mecexporter.sources.wire.cloud import Cloud
     from mecexporter.state.world import World
 
-PAGE = 1000
-"""Ports asked for at once; Neutron may answer fewer."""
 _SAMPLE = 100
 """Ports of whatever host among which one of another project is looked for."""
 _FIELDS = (
@@ -32,8 +30,6 @@ _ADMINS = frozenset({"binding:host_id", "binding:profile"})
 _ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _SWITCHED = frozenset({"vdpa", "remote-managed"})
 """vnic types that only a NIC in switchdev mode has."""
-_MOST = 2_000_000
-_BEGINNINGS = 3
 _NAMED = 2
 
 
@@ -70,24 +66,19 @@ class NeutronSource(Source[tuple[Port, ...]]):
     async def read(self, world: World) -> tuple[Port, ...]:
         """Raises SourceError."""
         host = None if self._every_host else world.hostname
-        for _ in range(_BEGINNINGS):
-            try:
-                found, projects = await self._list(host)
-            except _MarkerGoneError:
-                continue
-            missed = _missed(world, host, found)
-            if missed or not _claims_awaited(world):
-                await self._prove_all_are_seen(projects, missed)
-            return found
-        raise SourceError(Reason.ANSWERED_ERROR, f"ports: the last one of a page was deleted {_BEGINNINGS} times")
+        found, projects = await self._list(host)
+        missed = _missed(world, host, found)
+        if missed or not _claims_awaited(world):
+            await self._prove_all_are_seen(projects, missed)
+        return found
 
     async def _prove_all_are_seen(self, projects: set[str], missed: list[str]) -> None:
         """Raises SourceError unless the role says it, or a port of another project is among those that are listed."""
         caller = await self._cloud.caller()
         if caller.admin or projects - {caller.project}:
             return
-        page, _ = await self._page(_params(_SAMPLE), None)
-        if not _projects(page) - {caller.project}:
+        page = with_bindings(await lists.first(self._cloud, "ports", _FIELDS, _SAMPLE))
+        if not projects_of(page) - {caller.project}:
             claims = f", and Nova has claims that no port names ({', '.join(missed[:_NAMED])})" if missed else ""
             why = (
                 f"network /ports: no port of another project is seen{claims}: who asks must be allowed to list the "
@@ -97,51 +88,32 @@ class NeutronSource(Source[tuple[Port, ...]]):
 
     async def _list(self, host: str | None) -> tuple[tuple[Port, ...], set[str]]:
         """The ports that name a device, and the projects of all that were listed."""
-        params = _params(PAGE)
-        if host is not None:
-            params.append(("binding:host_id", host))
         found: dict[str, Port] = {}
         projects: set[str] = set()
-        marker: str | None = None
-        seen = 0
-        while seen < _MOST:
-            page, more = await self._page(params, marker)
-            found |= {port.uuid: port for port in map(_port, page) if port is not None}
-            projects |= _projects(page)
-            seen += len(page)
-            last = page[-1].get("id") if page else None
-            if not isinstance(last, str) or last == marker or not more:
-                return tuple(found.values()), projects
-            marker = last
-        raise SourceError(Reason.TOO_LARGE, f"ports: more than {_MOST}")
 
-    async def _page(self, params: list[tuple[str, str]], marker: str | None) -> tuple[list[dict[str, Any]], bool]:
-        """Ports, and whether there are more: a service may give smaller pages than are asked for, and says so."""
-        at = [("marker", marker)] if marker is not None else []
-        try:
-            answer = await self._cloud.get("network", "/ports", params + at)
-        except SourceError as error:
-            if marker is not None and error.reason is Reason.MISSING:
-                raise _MarkerGoneError from None
-            raise
-        page = listed(answer, "ports", "network /ports")
-        if any("id" in row and not row.keys() >= _ADMINS for row in page):
-            why = "network /ports: the answer has no bindings: who asks must be allowed to see them, as an admin is"
-            raise SourceError(Reason.PERMISSION, why)
-        links = answer.get("ports_links") or []
-        told = any(isinstance(link, dict) and link.get("rel") == "next" for link in links)
-        return page, told or len(page) >= PAGE
+        def begin() -> None:
+            found.clear()
+            projects.clear()
+
+        def take(page: list[dict[str, Any]]) -> None:
+            ports = map(_port, with_bindings(page))
+            found.update({port.uuid: port for port in ports if port is not None})
+            projects.update(projects_of(page))
+
+        of_host = [] if host is None else [("binding:host_id", host)]
+        await lists.whole(self._cloud, "ports", _FIELDS, begin=begin, take=take, filters=of_host)
+        return tuple(found.values()), projects
 
 
-class _MarkerGoneError(Exception):
-    """The port that the next page was to begin after was deleted meanwhile."""
+def with_bindings(page: list[dict[str, Any]], wanted: frozenset[str] = _ADMINS) -> list[dict[str, Any]]:
+    """Raises SourceError where the caller is not shown them."""
+    if any("id" in row and not row.keys() >= wanted for row in page):
+        why = "network /ports: the answer has no bindings: who asks must be allowed to see them, as an admin is"
+        raise SourceError(Reason.PERMISSION, why)
+    return page
 
 
-def _params(limit: int) -> list[tuple[str, str]]:
-    return [("limit", str(limit)), ("sort_key", "id"), ("sort_dir", "asc"), *(("fields", f) for f in _FIELDS)]
-
-
-def _projects(page: list[dict[str, Any]]) -> set[str]:
+def projects_of(page: list[dict[str, Any]]) -> set[str]:
     """Whose ports these are; Neutron's own belong to nobody."""
     return {project for row in page if isinstance(project := row.get("project_id"), str) and project}
 

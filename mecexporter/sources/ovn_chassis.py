@@ -20,24 +20,24 @@ from typing import TYPE_CHECKING
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.base import Source
+from mecexporter.sources.leading import OWN, Leading, endpoint_of, own_northbound
 from mecexporter.sources.progress import Race
-from mecexporter.sources.wire.endpoint import Endpoint, TlsFiles
 from mecexporter.sources.wire.ovsdb import OvsdbClient, as_atom, as_optional
-from mecexporter.state.central import known, source_name
-from mecexporter.state.observed import Absent, Fresh
-from mecexporter.state.ovn_db import LOCAL, Database, Model
+from mecexporter.state.central import known
+from mecexporter.state.observed import Fresh
+from mecexporter.state.ovn_db import Database, Model
 from mecexporter.state.propagation import Gateway, Lag, ListedChassis, Propagation, Reported, sharing_hostname
 from mecexporter.state.world import Role
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
+    from mecexporter.sources.wire.endpoint import Endpoint, TlsFiles
     from mecexporter.sources.wire.ovsdb import Row
     from mecexporter.state.central import Known
     from mecexporter.state.world import World
 
 SB = str(Database.SOUTHBOUND)
-OWN = source_name(Database.NORTHBOUND, LOCAL)
 _LOCAL_DEADLINE = 5.0
 _LISTS_EVERY = 4
 _WINDOW = 8  # reads over which the moves of a gateway are counted
@@ -102,8 +102,7 @@ class OvnChassisSource(Source[Propagation]):
         self._tls = tls
         self._stale = stale
         self._keep = 2 * max(stale, keep)
-        # Of one that has not told us yet it is not known that it does not: what was found before our start is kept.
-        self._led = True
+        self._leading = Leading()
         self._asked: tuple[Endpoint, OvsdbClient] | None = None
         self._southbound = Race(self._keep)
         self._chassis = Race(self._keep)
@@ -113,14 +112,7 @@ class OvnChassisSource(Source[Propagation]):
     def configured(self, world: World) -> bool:
         """Where this host's own Northbound server leads, or did so last; and some Southbound server is known."""
         there = [name for name in world.databases if name in world.applicable or name in world.memory.models]
-        if OWN not in there or not any(name.startswith(f"{SB}@") for name in there):
-            return False
-        own = world.databases[OWN]
-        if isinstance(own, Fresh):
-            self._led = own.value.leads
-            return self._led
-        others = (k.seen for k in known(world, Database.NORTHBOUND))
-        return self._led and not any(isinstance(seen, Fresh) and seen.value.leads for seen in others)
+        return self._leading.here(world) and any(name.startswith(f"{SB}@") for name in there)
 
     def question(self, world: World) -> Hashable:
         """Whom to ask."""
@@ -133,10 +125,8 @@ class OvnChassisSource(Source[Propagation]):
         Raises:
             SourceError: MISSING where no Southbound server serves; as Northbound's where that does not answer.
         """
-        own = world.databases[OWN]
-        if isinstance(own, Absent):
-            raise SourceError(own.reason, "this host's Northbound server does not answer")
-        nb_cfg = (own.value.globals and own.value.globals.nb_cfg) or 0
+        own = own_northbound(world)
+        nb_cfg = (own.globals and own.globals.nb_cfg) or 0
         client = self._client(world)
         sb_cfg, reports = await _reports(client)
         now = time.monotonic()
@@ -177,8 +167,7 @@ class OvnChassisSource(Source[Propagation]):
         chosen = _chosen(world)
         if chosen is None:
             raise SourceError(Reason.MISSING, f"no server of {SB} that serves it answers")
-        where = {name: endpoint for (_, endpoint), name in world.endpoints.items()}
-        endpoint = Endpoint.parse(where[chosen.source])
+        endpoint = endpoint_of(world, chosen.source)
         if self._asked is None or self._asked[0] != endpoint:
             if self._asked is not None:
                 self._asked[1].close()

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.base import Source
-from mecexporter.sources.wire.cloud import listed
+from mecexporter.sources.wire import lists
+from mecexporter.sources.wire.lists import AT_ONCE
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.openstack import SecurityGroup
 from mecexporter.state.world import Role
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from mecexporter.state.openstack import Port
     from mecexporter.state.world import World
 
-AT_ONCE = 50
-"""Ids in one request: servers take no more than 4 KiB of its head, if they are left as they come (uWSGI)."""
 _GRE = ("gre", "47")
 """Neutron keeps a rule's protocol as it was given: as a name or as a number."""
 _RULES, _GROUPS, _PORTS = "security-group-rules", "security-groups", "ports"
@@ -62,41 +61,20 @@ class SecurityGroupsSource(Source[tuple[SecurityGroup, ...]]):
         if isinstance(world.neutron, Absent):
             raise SourceError(world.neutron.reason, "the ports can't be told: no answer from neutron")
         examples = _named(world.neutron.value)
-        gre = await self._about(examples, _RULES, "security_group_id", [("protocol", name) for name in _GRE])
+        protocols = [("protocol", name) for name in _GRE]
+        gre = await lists.by(self._cloud, _RULES, "security_group_id", examples, filters=protocols)
         # Whoever may not see the groups of a project is shown none of its rules either, and no error: one of each is
         # asked for.
         seen = {port.project: port.groups[0] for port in examples.values()}
         wanted = gre.keys() | set(seen.values())
-        fields = [("fields", name) for name in ("name", "project_id", "stateful")]
-        found = await self._about(wanted, _GROUPS, "id", fields)
+        found = await lists.by(self._cloud, _GROUPS, "id", wanted, fields=("name", "project_id", "stateful"))
         await self._visible({group: examples[group] for group in wanted - found.keys()})
         return tuple(_group(uuid, found[uuid]) for uuid in sorted(gre) if uuid in found)
-
-    async def _about(
-        self, ids: Iterable[str], what: str, by: str, params: list[tuple[str, str]]
-    ) -> dict[str, dict[str, Any]]:
-        """A row of a list for each of the ids in its column ``by``, for those that have one.
-
-        What is asked for goes into one page, but a service may give smaller ones: those that no row came for are asked
-        for again, for as long as some come.
-        """
-        given = sorted(ids)
-        rows: dict[str, dict[str, Any]] = {}
-        for begin in range(0, len(given), AT_ONCE):
-            left = given[begin : begin + AT_ONCE]
-            while left:
-                query = [*params, ("fields", by), *((by, one) for one in left)]
-                answer = await self._cloud.get("network", f"/{what}", query)
-                page = listed(answer, what.replace("-", "_"), f"network /{what}")
-                new = {row[by]: row for row in page if row.get(by) in left}
-                rows |= new
-                left = [one for one in left if one not in new] if new else []
-        return rows
 
     async def _visible(self, missing: Mapping[str, Port]) -> None:
         """Whether groups are missing because nobody needs them any more: one that a port is in can't be deleted."""
         of = {port.uuid: group for group, port in sorted(missing.items())[:AT_ONCE]}
-        now = await self._about(of, _PORTS, "id", [("fields", "security_groups")])
+        now = await lists.by(self._cloud, _PORTS, "id", of, fields=("security_groups",))
         hidden = [group for port, group in of.items() if group in (now.get(port, {}).get("security_groups") or ())]
         if hidden:
             why = f"group {hidden[0]} of a port is not shown: who asks must see all projects' groups, as an admin does"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mecexporter.errors import Reason
     from mecexporter.state.datapath import Conntrack, FlowTable
     from mecexporter.state.host import HostFacts
+    from mecexporter.state.neutron_ovn import NeutronAudit
     from mecexporter.state.openstack import Cell, Port, Provider, SecurityGroup
     from mecexporter.state.ovn import ChassisLookup, OvnController
     from mecexporter.state.ovn_db import Database, DatabaseServer, Northd, PairSync
@@ -70,6 +71,7 @@ class Settings:
     grace_no_writer: float = 30.0
     grace_propagation: float = 60.0
     grace_vf_drift: float = 60.0
+    grace_neutron_behind: float = 720.0
     device_mappings: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     offload_ratio_low: float = 0.8
     offload_min_pps: float = 1000.0
@@ -200,6 +202,7 @@ class World:
     ovn_northbound_sync: Observed[tuple[PairSync, ...]]
     ovn_southbound_sync: Observed[tuple[PairSync, ...]]
     ovn_chassis: Observed[Propagation]
+    neutron_ovn: Observed[NeutronAudit]
     sysfs: Observed[Nic]
     links: Observed[Links]
     tc: Observed[FlowTable]
@@ -289,6 +292,7 @@ def empty_world(now: float, hostname: str, settings: Settings) -> World:
         ovn_northbound_sync=nothing,
         ovn_southbound_sync=nothing,
         ovn_chassis=nothing,
+        neutron_ovn=nothing,
         sysfs=nothing,
         links=nothing,
         tc=nothing,

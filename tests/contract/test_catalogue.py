@@ -55,6 +55,7 @@ mec_ovn_chassis_nb_cfg{chassis,hostname}
 mec_ovn_chassis_nb_cfg_timestamp_seconds{chassis,hostname}
 mec_ovn_gateway_ports{state}
 mec_node_info{hostname,kernel,ovs_version,ovn_version}
+mec_neutron_ovn_objects{resource,state}
 mec_system_id_info{origin,system_id}
 mec_ovn_controller_config_info{hostname,encap_type,encap_ip,remote,bridge}
 mec_ovn_controller_connected
@@ -94,6 +95,7 @@ CHECKS = {
     "tunnel_port_failed": "critical",
     "ovs_interface_failed": "warning",
     "ovs_interface_orphaned": "warning",
+    "neutron_ovn_drift": "warning",
     "offload_disabled": "warning",
     "offload_gre_conntrack": "warning",
     "offload_gre_stateful": "warning",
@@ -120,7 +122,7 @@ SOURCES = {
         *("ovs", "vswitchd", "openflow", "ovn_controller", "chassis_lookup", "host"),
         *("ovs_flows", "sysfs", "tc"),
     },
-    Role.CENTRAL: {"northd", "ovn_chassis"},
+    Role.CENTRAL: {"neutron_ovn", "northd", "ovn_chassis"},
     Role.API: {"neutron", "nova@", "placement", "security_groups", "sysfs"},
 }
 EITHER = {
@@ -138,7 +140,7 @@ LEDGERS = {
 }
 """Those that a VF check can't do without."""
 PREFIXES = {
-    Role.CENTRAL: ("ovn_chassis_", "ovn_db_", "ovn_gateway_", "ovn_northd_", "ovn_propagation_"),
+    Role.CENTRAL: ("neutron_ovn_", "ovn_chassis_", "ovn_db_", "ovn_gateway_", "ovn_northd_", "ovn_propagation_"),
     Role.API: ("vf_", "offload_gre_stateful"),
 }
 STANDALONE, CLUSTERED = Model.STANDALONE, Model.CLUSTERED

@@ -18,6 +18,7 @@ from tests.worlds import (
     healthy_offload,
     healthy_sriov,
     leaked_vf,
+    neutron_drift,
     out_of_sync,
     reinstalled_compute,
     view_of,
@@ -38,6 +39,7 @@ WORLDS = {
     "offload_gre_conntrack": gre_conntrack(),
     "central_healthy": healthy_central(),
     "central_out_of_sync": out_of_sync(),
+    "neutron_drift": neutron_drift(),
     "member_degraded": degraded_member(),
 }
 _OWN_VERSIONS = re.compile(r"^(mecexporter_build_info){.*}", re.MULTILINE)

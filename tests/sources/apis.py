@@ -12,6 +12,8 @@ from aiohttp import web
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
 SECRET = "s3cret-pa55word"  # noqa: S105  # opens nothing
 Answer = Callable[[web.Request], web.StreamResponse | Any]
 
@@ -77,3 +79,23 @@ async def serve() -> AsyncIterator[Apis]:
 
 def status(code: int, body: str = "") -> Answer:
     return lambda _: web.Response(status=code, text=body)
+
+
+def sign_in(apis: Apis, monkeypatch: pytest.MonkeyPatch, directory: Path, *roles: str) -> None:
+    """By Keystone, as somebody of project ``own`` with these roles."""
+    who = {"username": "reader", "password": "x", "project_name": "own"}
+    clouds = apis.clouds(directory, **who, user_domain_name="d", project_domain_name="d")
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds))
+    place = {"interface": "public", "region": "r", "region_id": "r", "id": "e", "url": f"{apis.url}/network"}
+    token = {
+        "expires_at": "2099-01-01T00:00:00Z",
+        "issued_at": "2026-01-01T00:00:00Z",
+        "catalog": [{"type": "network", "name": "neutron", "id": "s", "endpoints": [place]}],
+        "methods": ["password"],
+        "user": {"id": "u", "name": "n", "domain": {"id": "d", "name": "d"}},
+        "project": {"id": "own", "name": "own", "domain": {"id": "d", "name": "d"}},
+        "roles": [{"id": role, "name": role} for role in roles],
+    }
+    apis.answers["/v3/auth/tokens"] = lambda _: web.json_response(
+        {"token": token}, status=201, headers={"X-Subject-Token": "t"}
+    )

@@ -14,11 +14,12 @@ from aiohttp import web
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources import neutron
 from mecexporter.sources.neutron import NeutronSource
+from mecexporter.sources.wire import lists
 from mecexporter.sources.wire.cloud import Cloud
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.openstack import Port
 from mecexporter.state.world import Settings, World, empty_world
-from tests.sources.apis import Apis, serve
+from tests.sources.apis import Apis, serve, sign_in
 from tests.worlds import ALICE, CELL1, cell, device
 
 if TYPE_CHECKING:
@@ -56,26 +57,6 @@ def claimed(*addresses: str, **changes: Any) -> World:
     devices = (device(0, ALICE, address=address, **changes) for address in addresses)
     world = replace(WORLD, applicable=frozenset({CELL1}))
     return world.with_part(CELL1, Fresh(cell(*devices), 0.0))
-
-
-def sign_in(apis: Apis, monkeypatch: pytest.MonkeyPatch, directory: Path, *roles: str) -> None:
-    """By Keystone, as somebody of project ``own`` with these roles."""
-    who = {"username": "reader", "password": "x", "project_name": "own"}
-    clouds = apis.clouds(directory, **who, user_domain_name="d", project_domain_name="d")
-    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds))
-    place = {"interface": "public", "region": "r", "region_id": "r", "id": "e", "url": f"{apis.url}/network"}
-    token = {
-        "expires_at": "2099-01-01T00:00:00Z",
-        "issued_at": "2026-01-01T00:00:00Z",
-        "catalog": [{"type": "network", "name": "neutron", "id": "s", "endpoints": [place]}],
-        "methods": ["password"],
-        "user": {"id": "u", "name": "n", "domain": {"id": "d", "name": "d"}},
-        "project": {"id": "own", "name": "own", "domain": {"id": "d", "name": "d"}},
-        "roles": [{"id": role, "name": role} for role in roles],
-    }
-    apis.answers["/v3/auth/tokens"] = lambda _: web.json_response(
-        {"token": token}, status=201, headers={"X-Subject-Token": "t"}
-    )
 
 
 class Ports:
@@ -312,18 +293,18 @@ async def test_a_service_that_gives_smaller_pages_than_were_asked_for(
         return {"ports": answer["ports"][:2], "ports_links": more}
 
     apis.answers[PORTS] = at_most_two
-    monkeypatch.setattr(neutron, "PAGE", 5)
+    monkeypatch.setattr(lists, "PAGE", 5)
     assert len(await source().read(WORLD)) == 7
 
 
 async def test_a_port_deleted_between_two_pages(apis: Apis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neutron, "PAGE", 3)
+    monkeypatch.setattr(lists, "PAGE", 3)
     apis.answers[PORTS] = Ports([row(f"{n}") for n in range(8)], gone=["2"])
     assert [port.uuid for port in await source().read(WORLD)] == ["0", "1", "3", "4", "5", "6", "7"]
 
 
 async def test_where_that_goes_on_it_gives_up(apis: Apis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neutron, "PAGE", 3)
+    monkeypatch.setattr(lists, "PAGE", 3)
     apis.answers[PORTS] = Ports([row(f"{n}") for n in range(9)], gone=["2", "3", "4"])
     with pytest.raises(SourceError, match="the last one of a page was deleted 3 times") as caught:
         await source().read(WORLD)
@@ -331,8 +312,8 @@ async def test_where_that_goes_on_it_gives_up(apis: Apis, monkeypatch: pytest.Mo
 
 
 async def test_an_end_without_end(apis: Apis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neutron, "PAGE", 2)
-    monkeypatch.setattr(neutron, "_MOST", 10)
+    monkeypatch.setattr(lists, "PAGE", 2)
+    monkeypatch.setattr(lists, "_MOST", 10)
     turn = iter(range(1000))
     apis.answers[PORTS] = lambda _: {"ports": [row(f"{next(turn)}"), row(f"{next(turn)}")]}
     with pytest.raises(SourceError) as caught:
@@ -341,7 +322,7 @@ async def test_an_end_without_end(apis: Apis, monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_a_service_that_ignores_the_marker(apis: Apis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neutron, "PAGE", 1)
+    monkeypatch.setattr(lists, "PAGE", 1)
     apis.answers[PORTS] = {"ports": [row("a")]}
     assert len(await source().read(WORLD)) == 1
 

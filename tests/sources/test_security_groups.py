@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 
 from mecexporter.errors import Reason, SourceError
-from mecexporter.sources import security_groups
 from mecexporter.sources.security_groups import SecurityGroupsSource
+from mecexporter.sources.wire import lists
 from mecexporter.sources.wire.cloud import Cloud
 from mecexporter.state.observed import Absent, Fresh
 from mecexporter.state.openstack import Port, SecurityGroup
@@ -121,7 +121,7 @@ async def test_rules_are_asked_for_by_protocol_and_groups_only_where_they_count(
     assert [g.uuid for g in await read(*(port(f"{n}", f"g{n:03}") for n in range(120)))] == ["g007", "g067"]
     first = asked(apis, "security-group-rules")[0]
     assert first.startswith(f"{NETWORK}/security-group-rules?protocol=gre&protocol=47&fields=security_group_id&")
-    assert first.count("security_group_id=g") == security_groups.AT_ONCE
+    assert first.count("security_group_id=g") == lists.AT_ONCE
     assert len(first) < 4096 - 1024, "the rest of the head needs room too"
     # Fifty, those of them without an answer where one came, fifty, the same, and twenty.
     assert len(asked(apis, "security-group-rules")) == 5

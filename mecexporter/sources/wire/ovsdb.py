@@ -11,14 +11,16 @@ from enum import Enum
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import msgspec
 import orjson
 
+from mecexporter.aside import aside
 from mecexporter.errors import Reason, SourceError
 from mecexporter.sources.wire.endpoint import Endpoint, TlsFiles, within
 from mecexporter.sources.wire.jsonrpc import MAX_BYTES, JsonRpcStream, KeptStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _UUID = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -105,6 +107,28 @@ def as_map(value: Any) -> dict[Any, Any]:
 
 
 _DECODERS = {Shape.SCALAR: as_atom, Shape.OPTIONAL: as_optional, Shape.SET: as_set, Shape.MAP: as_map}
+
+
+class _Result(msgspec.Struct):
+    """Of a select; a row is parsed when its turn comes, so that no two are there at once."""
+
+    rows: list[msgspec.Raw]
+
+
+def _give(body: bytes, decoders: Mapping[str, Callable[[Any], Any]], take: Callable[[Row], None]) -> None:
+    """Each row of the one select that was answered."""
+    try:
+        [result] = msgspec.json.decode(body, type=list[_Result])
+        rows = [memoryview(raw) for raw in result.rows]
+    except (msgspec.DecodeError, ValueError) as error:
+        raise SourceError(Reason.GARBAGE, f"OVSDB sent {body!r:.60} for rows: {error}") from None
+    for raw in rows:
+        row = orjson.loads(raw)
+        try:
+            decoded = {name: decode(row[name]) for name, decode in decoders.items()}
+        except (KeyError, TypeError):
+            raise SourceError(Reason.GARBAGE, f"OVSDB sent {bytes(raw)!r:.60} for a row: a column is missing") from None
+        take(decoded)
 
 
 def _malformed(wanted: str, value: object) -> SourceError:
@@ -213,6 +237,29 @@ class OvsdbClient:
             raise SourceError(Reason.GARBAGE, f"{what}: a row lacks a column asked for") from None
         there = iter(found)
         return [next(there) if table in schema else None for table, _, _ in wanted]
+
+    async def each(self, db: str, table: str, columns: Iterable[str], take: Callable[[Row], None]) -> bool:
+        """As :meth:`select`, of a table that may be large: its rows are decoded and given away one by one, in a thread.
+
+        Args:
+            db: the database.
+            table: the table.
+            columns: as for ``select``.
+            take: given each row; what it raises is raised.
+
+        Returns:
+            Whether this release has such a table.
+
+        Raises:
+            SourceError: as :meth:`rows_raw`.
+        """
+        known = (await self.get_schema(db)).get(table)
+        if known is None:
+            return False
+        decoders = {name: _DECODERS[known[name].shape] for name in {"_uuid", *columns} & known.keys()}
+        op = orjson.dumps({"op": "select", "table": table, "where": [], "columns": list(decoders)})
+        await aside(_give, await self._raw(db, table, op, results=1), decoders, take)
+        return True
 
     async def takes_writes(self, db: str) -> bool:
         """Whether the server would take a write, asked by a transaction that names no row and ends itself.

@@ -1,0 +1,117 @@
+"""What Neutron ordered and Northbound does not hold so, or holds and nobody ordered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mecexporter.checks.base import Finding, Severity, check, unknown
+from mecexporter.checks.words import quoted
+from mecexporter.state.neutron_ovn import Resource, State
+from mecexporter.state.observed import Fresh
+from mecexporter.state.world import Role
+
+if TYPE_CHECKING:
+    from mecexporter.checks.base import Verdict
+    from mecexporter.state.neutron_ovn import Drift
+    from mecexporter.state.world import World
+
+SECOND_LOOK = 10.0
+"""Seconds after the first look, at least, that the second one is made (contract)."""
+
+_WORDS = {Resource.ROUTER_PORT: "port", Resource.SECURITY_GROUP: "security group"}
+"""What the command line's client calls a resource, where not as we do."""
+_NAMES = {"Logical_Switch": "neutron-", "Logical_Router": "neutron-", "Logical_Router_Port": "lrp-"}
+"""What goes before the UUID in a row's name."""
+_BEGIN = "external_ids:'\"neutron:revision_number\"'=0"
+_REPAIR = (
+    "neutron-ovn-db-sync-util --ovn-neutron_sync_mode repair, with neutron-server's --config-file options; see first "
+    "with --ovn-neutron_sync_mode log what else it would change"
+)
+
+
+@check(
+    severity=Severity.WARNING,
+    title="an object of Neutron's is not in Northbound, or not as Neutron has it, or a row of Neutron's is left there",
+    roles=frozenset({Role.CENTRAL}),
+    sources=("neutron_ovn",),
+    alert_for="0s",
+)
+def neutron_ovn_drift(world: World) -> Verdict:
+    """Seen in two looks; behind for longer than Neutron's own maintenance needs."""
+    if not isinstance(world.neutron_ovn, Fresh):
+        return unknown(world, "neutron_ovn")
+    at = world.neutron_ovn.at
+    return tuple(
+        Finding(
+            subject=subject(drift),
+            summary=_summary(drift),
+            remedy=_remedy(drift),
+            hold=SECOND_LOOK,
+            reads=2,
+            read_at=at,
+            since=at - drift.age,
+        )
+        for drift in world.neutron_ovn.value.drifts
+        if drift.state is not State.BEHIND or drift.age >= world.settings.grace_neutron_behind
+    )
+
+
+def subject(drift: Drift) -> str:
+    """Of its finding (contract)."""
+    return f"{drift.resource}/{drift.uuid}"
+
+
+def _summary(drift: Drift) -> str:
+    what = f"{_word(drift)} {quoted(drift.uuid)}"
+    rows = " and ".join(drift.rows)
+    match drift.state:
+        case State.MISSING:
+            return f"{what} is in Neutron, and Northbound has no {rows} of it"
+        case State.EXTRA:
+            return f"{what} is not in Neutron, and Northbound has a {rows} of it"
+        case State.CHANGED:
+            return f"{what}: its {rows} in Northbound is of the same revision as in Neutron, but not its {drift.what}"
+        case State.AHEAD:
+            return (
+                f"{what} is of revision {drift.ordered} in Neutron, its {rows} in Northbound of {drift.held}: "
+                "Neutron refuses to write what seems newer, so that no update of it arrives any more"
+            )
+    return f"{what} is of revision {drift.ordered} in Neutron, its {rows} in Northbound still of {drift.held}"
+
+
+def _remedy(drift: Drift) -> str:
+    if drift.state in (State.MISSING, State.EXTRA):
+        return _REPAIR
+    steps = [f"have Neutron write it anew, by its own name: {_touch(drift)}"]
+    if drift.state is State.AHEAD:
+        names = {table: quoted(_NAMES.get(table, "") + drift.uuid) for table in drift.rows}
+        steps[:0] = [f"on this host: ovn-nbctl set {table} {name} {_BEGIN}" for table, name in names.items()]
+    if "Logical_Router_Port" in drift.rows:
+        row = quoted(f"lrp-{drift.uuid}")
+        steps.append(f"if its Logical_Router_Port stays as it is: ovn-nbctl lrp-del {row}, and at once {_REPAIR}")
+    if "security groups" in drift.what:
+        steps.append(f"for its groups, take it out of each and put it back: {_regroup(drift)}")
+    if drift.state is State.BEHIND:
+        steps.append(
+            "where many are behind, see whether Neutron's maintenance task runs (neutron-ovn-maintenance-worker, or "
+            "in neutron-server itself in older releases)"
+        )
+    return "; ".join(steps)
+
+
+def _touch(drift: Drift) -> str:
+    """Neutron writes the whole row at an update that changes nothing too."""
+    kind, uuid = _word(drift), quoted(drift.uuid)
+    return f'openstack {kind} set --name "$(openstack {kind} show -f value -c name {uuid})" {uuid}'
+
+
+def _regroup(drift: Drift) -> str:
+    uuid = quoted(drift.uuid)
+    return (
+        f"openstack port show -c security_group_ids {uuid}; openstack port unset --security-group GROUP {uuid}; "
+        f"openstack port set --security-group GROUP {uuid}"
+    )
+
+
+def _word(drift: Drift) -> str:
+    return _WORDS.get(drift.resource, str(drift.resource))
