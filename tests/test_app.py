@@ -378,7 +378,7 @@ class TestRoles:
                 await until(60)
                 assert engine.ready()
                 assert engine.view().world.roles == frozenset()
-                assert engine.view().world.applicable == {"certificates", "host"}
+                assert engine.view().world.applicable == {"host"}
                 assert set(engine.view().report.not_applicable) == {c.name for c in engine.view().report.checks}
 
         scenario(story)
@@ -482,7 +482,7 @@ class TestRoles:
                 self.vanish(node)
                 await until(600)
                 assert engine.view().world.roles == frozenset(), "now it is known that there is nothing"
-                assert engine.view().world.applicable == {"certificates", "host"}
+                assert engine.view().world.applicable == {"host"}
 
         scenario(story)
 

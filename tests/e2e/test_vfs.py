@@ -369,3 +369,11 @@ def test_all_hosts_from_a_node_without_a_nic(node: Node, openstack: OpenStack, r
             subjects = {f["subject"] for f in report["findings"] if f["check"] == "vf_leaked"}
             assert {away, f"{node.host}/{VFS[1]}"} <= subjects, "whether a guest holds it is the node's to say"
             assert exporter.value("mecexporter_source_up", source="nova@cell2") == 1, "a cell in a file"
+
+            def enabled(node: Node) -> float | None:
+                return exporter.value("mec_nova_compute_service_enabled", hostname=node.host)
+
+            assert (enabled(node), enabled(other)) == (1, 1)
+            rows.run("UPDATE services SET disabled = 1 WHERE host = :host", host=other.host)
+            wait_until(lambda: enabled(other) == 0, SOON, "an operator has disabled it")
+            assert enabled(node) == 1
