@@ -69,13 +69,13 @@ class FlowCounters:
             found = self._tallies[flow_class] = Tally(flow_class)
         return found
 
-    def count(self, flows: Iterable[tuple[bytes, Tally, int, int, bool]], now: float) -> FlowTable:
+    def count(self, flows: Iterable[tuple[bytes, Tally, int, int, bool | None]], now: float) -> FlowTable:
         """Take in one read of all flows.
 
         Args:
-            flows: key, tally, packets, bytes, and whether the flow is known to have begun after the last read. Where
-                the iteration raises, what came before it is kept and its window goes on until the next read that ends;
-                where too many are remembered after many of these, that next one is a first read.
+            flows: key, tally, packets, bytes, and whether the flow began after the last read, None where that is not
+                known. Where the iteration raises, what came before it is kept and its window goes on until the next
+                read that ends; where too many are remembered after many of these, that next one is a first read.
             now: when the read began, seconds on any clock that only goes forwards.
         """
         if len(self._known) > _MOST_REMEMBERED:
@@ -86,22 +86,22 @@ class FlowCounters:
         begins = (now, 0, 0)
         for tally in self._tallies.values():
             tally.flows = tally.young = 0
-        for key, tally, packets, octets, replaced in flows:
-            last = known.get(key)
+        for key, tally, packets, octets, begun in flows:
+            last, entry = known.get(key), octets << 72 | packets << 8
             if last is None:
                 young[key] = begins
                 more_packets, more_bytes = (0, 0) if first else (packets, octets)
             elif last & 0xFF == generation:  # a table that is rehashed while it is read may show a flow twice
                 self.doubled = True
                 continue
-            elif replaced:
+            elif begun:
                 more_packets, more_bytes = packets, octets
             else:
                 last_packets, last_bytes = last >> 8 & _PACKETS, last >> 72
                 more_packets, more_bytes = packets - last_packets, octets - last_bytes
                 if more_packets < 0 or more_bytes < 0:
-                    more_packets, more_bytes = _after_fall(packets, octets, last_packets, last_bytes)
-            known[key] = octets << 72 | packets << 8 | generation
+                    more_packets, more_bytes, entry = _after_fall(packets, octets, last, begun)
+            known[key] = entry | generation
             tally.flows += 1
             tally.packets += more_packets
             tally.bytes += more_bytes
@@ -158,12 +158,15 @@ class FlowCounters:
         return table
 
 
-def _after_fall(packets: int, octets: int, last_packets: int, last_octets: int) -> tuple[int, int]:
-    """What a flow carried whose count fell: it began again, or 32 bits of packets wrapped (no TCA_STATS_PKT64).
-
-    Bytes have 64 bits always: they tell one from the other.
-    """
+def _after_fall(packets: int, octets: int, last: int, begun: bool | None) -> tuple[int, int, int]:
+    """Packets and bytes that a flow carried whose count fell, and what to remember of it."""
+    entry, last_packets, last_octets = octets << 72 | packets << 8, last >> 8 & _PACKETS, last >> 72
     wrapped, more = packets - last_packets + _WORD, octets - last_octets
-    if packets < _WORD > last_packets and more >= wrapped * _LEAST_BYTES:
-        return wrapped, more
-    return packets, octets
+    # 32 bits of packets (no TCA_STATS_PKT64); bytes have 64 always.
+    if packets < last_packets < _WORD and more >= wrapped * _LEAST_BYTES:
+        return wrapped, more, entry
+    if begun is None:
+        return packets, octets, entry
+    # Not begun again: it is a difference of two counts, which are not read at one moment.
+    most_packets, most_octets = max(packets, last_packets), max(octets, last_octets)
+    return most_packets - last_packets, most_octets - last_octets, most_octets << 72 | most_packets << 8

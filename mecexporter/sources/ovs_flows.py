@@ -131,7 +131,7 @@ class OvsFlowsSource(Source[FlowTable]):
 
     def _all(
         self, kinds: Mapping[str, PortKind], texts: list[str], in_kernel: bool
-    ) -> Iterator[tuple[bytes, Tally, int, int, bool]]:
+    ) -> Iterator[tuple[bytes, Tally, int, int, None]]:
         yield from self._kernel(kinds, in_kernel)
 
         def of_text(shape: Shape, port: bytes) -> Tally:
@@ -142,7 +142,7 @@ class OvsFlowsSource(Source[FlowTable]):
         for text in texts:
             yield from _counted(dpctl.flows(text.encode()), of_text)
 
-    def _kernel(self, kinds: Mapping[str, PortKind], in_kernel: bool) -> Iterator[tuple[bytes, Tally, int, int, bool]]:
+    def _kernel(self, kinds: Mapping[str, PortKind], in_kernel: bool) -> Iterator[tuple[bytes, Tally, int, int, None]]:
         with Netlink(NETLINK_GENERIC) as genl:
             families = genl.families()
             datapaths = []
@@ -211,11 +211,11 @@ _OF_KERNEL = {PortType.INTERNAL: PortKind.INTERNAL, PortType.TUNNEL: PortKind.TU
 
 def _counted(
     flows: Iterable[tuple[bytes, Shape, P, int, int]], of: Callable[[Shape, P], Tally]
-) -> Iterator[tuple[bytes, Tally, int, int, bool]]:
+) -> Iterator[tuple[bytes, Tally, int, int, None]]:
     """What FlowCounters takes; ``of`` is asked once for each shape and port."""
     tallies: dict[tuple[Shape, P], Tally] = {}
     for identifier, shape, port, packets, octets in flows:
         tally = tallies.get((shape, port))
         if tally is None:
             tally = tallies[shape, port] = of(shape, port)
-        yield identifier, tally, packets, octets, False
+        yield identifier, tally, packets, octets, None

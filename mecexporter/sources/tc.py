@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 import time
@@ -108,6 +109,8 @@ class _Table:
         self._reader = FlowerReader()
         self._tallies: dict[tuple[Traits, PortKind, str], tuple[Tally, Tally]] = {}
         self._ended: float | None = None
+        # When the last two whole reads began. What is remembered was seen since then, for one of them may leave it out.
+        self._began: tuple[float, float] | None = None
 
     def read(self, kinds: Mapping[str, PortKind]) -> FlowTable:
         began, cpu = time.monotonic(), time.thread_time()
@@ -117,6 +120,7 @@ class _Table:
                 dumps = _Dumps(route, began + _LONGEST_READ)
                 hooks = _hooks(dumps, kinds)
                 table = self._counters.count(self._flows(dumps, hooks, began, beside), began)
+            self._began = self._began[1] if self._began else -math.inf, began
         finally:
             self._ended, self.cpu_seconds = time.monotonic(), time.thread_time() - cpu
         no_flows = {tally.flow_class: number for tally, number in beside.items()}
@@ -126,13 +130,17 @@ class _Table:
 
     def _flows(
         self, dumps: _Dumps, hooks: list[_Hook], began: float, beside: Counter[Tally]
-    ) -> Iterator[tuple[bytes, Tally, int, int, bool]]:
+    ) -> Iterator[tuple[bytes, Tally, int, int, bool | None]]:
         """For :meth:`FlowCounters.count`: of a filter what hardware carried and what the CPU did, if it did.
 
         ``beside`` counts those of them that are not a flow of their own.
         """
-        newest = 0.0 if self._ended is None else (began - self._ended) * (1 - _DRIFT) - _JIFFIES
-        newest *= 100
+        # Ages in hundredths of a second: of one that began since the last read, of one that was there before.
+        younger, older = 0.0, math.inf
+        if self._ended is not None:
+            younger = 100 * ((began - self._ended) * (1 - _DRIFT) - _JIFFIES)
+        if self._began is not None:
+            older = 100 * ((began + _LONGEST_READ - self._began[0]) * (1 + _DRIFT) + _JIFFIES)
         found = 0
         for hook in hooks:
             tallies: dict[Traits, tuple[Tally, Tally]] = {}
@@ -146,17 +154,17 @@ class _Table:
                     continue
                 key, traits, hw_packets, hw_bytes, sw_packets, sw_bytes, age = one
                 in_hardware = traits.flags & (IN_HW | SKIP_SW)
-                began_since = age is not None and age < newest
+                since = None if age is None or younger <= age <= older else age < younger
                 pair = tallies.get(traits)
                 if pair is None:
                     pair = tallies[traits] = self._of(traits, hook)
                 hardware, software = pair
                 if in_hardware or hw_packets:
-                    yield key + b"h", hardware, hw_packets, hw_bytes, began_since
+                    yield key + b"h", hardware, hw_packets, hw_bytes, since
                     if not in_hardware:  # any more
                         beside[hardware] += 1
                 if not in_hardware or sw_packets:
-                    yield key + b"s", software, sw_packets, sw_bytes, began_since
+                    yield key + b"s", software, sw_packets, sw_bytes, since
                     if in_hardware:
                         beside[software] += 1
 

@@ -27,7 +27,8 @@ pytestmark = [
 
 CHECKS = {"offload_disabled", "offload_ratio_low", "offload_gre_conntrack"}
 
-# /sys is copied, for the shared directory is slow. GRE by rules of its own, so that the flows show the protocol. What hardware carries is raised time and again.
+# /sys is copied, for the shared directory is slow. GRE has rules of its own, so that the flows show the protocol. What
+# hardware carries is raised time and again.
 BEFORE = """
     cp -a /share/nic /tmp/nic
     load_offload; load nf_conntrack_netlink
@@ -44,7 +45,7 @@ BEFORE = """
     }
     stateful() { track_gre; ovs-ofctl add-flow br0 priority=1,actions=normal; }
     stateless
-    ip netns exec a ping -q -i 0.002 192.168.9.2 >/dev/null 2>&1 &
+    ip netns exec a ping -q -i 0.01 192.168.9.2 >/dev/null 2>&1 &
     N=10000
     carry() {
       while :; do N=$((N + 10000)); hw_counters $N $((N * 100)); ping_from a 10.0.0.2 >/dev/null 2>&1 || :; done
@@ -73,10 +74,10 @@ def test_gre_falls_out_of_hardware_and_comes_back(tmp_path: Path) -> None:
     unpack(tmp_path / "manifest", tmp_path / "nic")
     config = {
         "roles": ["compute"],
-        "intervals": {"live": "1s", "flows": "5s"},
+        "intervals": {"live": "3s", "flows": "5s"},
         "host": {"sysfs": "/tmp/nic/sys", "state_dir": "/tmp/state"},  # noqa: S108  # the guest's
         "ovs": {"integration_bridge": "br0"},
-        "offload": {"min_pps": 100},
+        "offload": {"min_pps": 50},
     }
     with Machine(
         tmp_path, lambda forward: Guest(share=tmp_path, forward=forward), config, BEFORE, seconds=1100
@@ -93,7 +94,9 @@ def test_gre_falls_out_of_hardware_and_comes_back(tmp_path: Path) -> None:
         assert "from p1 (port port-of-a)" in words
         assert re.search("openstack port set .* port-of-a", words)
         gre = [s for s in machine.series("mec_datapath_software_packets_total") if 'protocol="gre"' in s]
-        assert {s.partition('reason="')[2].partition('"')[0] for s in gre if 'conntrack="1"' in s} == {"conntrack_gre"}
+        why = {s.partition('reason="')[2].partition('"')[0] for s in gre if 'conntrack="1"' in s}
+        assert "conntrack_gre" in why
+        assert why <= {"conntrack_gre", "unknown"}, "not known while a source has no answer: the processor is emulated"
 
         # Stateless again, and hardware carries it.
         machine.do("stateless; N=1000000; carry & CARRIES=$!")

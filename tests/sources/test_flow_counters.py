@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 GRE = FlowClass(path=Path.HARDWARE, protocol=Protocol.GRE, conntrack=True, layer=Layer.TC)
 TCP = FlowClass(path=Path.SOFTWARE, protocol=Protocol.TCP, conntrack=False, layer=Layer.TC)
 CHAIN_0 = FlowClass(path=Path.HARDWARE, protocol=Protocol.GRE, conntrack=True, layer=Layer.TC, terminal=False)
-Flow = tuple[bytes, FlowClass, int, int, bool]
+Flow = tuple[bytes, FlowClass, int, int, bool | None]
 
 
 def flow(
-    key: bytes, packets: int, flow_class: FlowClass = TCP, *, octets: int | None = None, new: bool = False
+    key: bytes, packets: int, flow_class: FlowClass = TCP, *, octets: int | None = None, new: bool | None = None
 ) -> Flow:
     return key, flow_class, packets, packets * 100 if octets is None else octets, new
 
@@ -69,8 +69,8 @@ def test_end_of_a_flow_takes_nothing_away() -> None:
     assert len(counters) == 0
 
 
-@pytest.mark.parametrize("new", [True, False], ids=["begun after the last read", "fell"])
-def test_flow_that_began_again_under_its_name(new: bool) -> None:
+@pytest.mark.parametrize("new", [True, None], ids=["begun after the last read", "fell"])
+def test_flow_that_began_again_under_its_name(new: bool | None) -> None:
     counters = begun(flow(b"a", 1000))
     assert count(counters, 160, flow(b"a", 30, new=new)).totals[TCP] == Counted(30, 3000)
 
@@ -80,10 +80,18 @@ def test_flow_that_began_again_and_has_overtaken_itself() -> None:
     assert count(counters, 160, flow(b"a", 1500, new=True)).totals[TCP] == Counted(1500, 150_000)
 
 
-def test_32_bit_count_of_packets_wraps() -> None:
+def test_flow_that_was_there_before_has_not_begun_again() -> None:
+    counters = begun(flow(b"a", 1000))
+    assert count(counters, 160, flow(b"a", 998, octets=100_050, new=False)).totals[TCP] == Counted(0, 50)
+    assert count(counters, 220, flow(b"a", 1003, new=False)).totals[TCP] == Counted(3, 300)
+
+
+@pytest.mark.parametrize("new", [False, None], ids=["there before", "not known"])
+def test_32_bit_count_of_packets_wraps(new: bool | None) -> None:
     high = (1 << 32) - 10
     counters = begun(flow(b"a", high))
-    assert count(counters, 160, flow(b"a", 90, octets=high * 100 + 10_000)).totals[TCP] == Counted(100, 10_000)
+    wrapped = flow(b"a", 90, octets=high * 100 + 10_000, new=new)
+    assert count(counters, 160, wrapped).totals[TCP] == Counted(100, 10_000)
 
 
 def test_count_beyond_32_bits() -> None:

@@ -250,6 +250,18 @@ async def test_flow_that_was_replaced_and_has_overtaken_itself(
     assert await carried(kernel, clock, [before], [after]) == {HARDWARE: Counted(packets, packets * 100)}
 
 
+async def test_software_s_part_that_falls_is_not_counted_anew(kernel: Kernel, clock: Clock) -> None:
+    """It is a difference of two counts, and the kernel may not have read them at one moment."""
+    source, seen = TcSource(60), []
+    for sum_, hardware in ((1000, 900), (1100, 1000), (1200, 1100), (1300, 1203), (1400, 1298)):
+        found = await table(
+            kernel, forwarding((sum_, sum_ * 100), (hardware, hardware * 100), age=100_000), source=source
+        )
+        seen.append({c.path: t.packets for c, t in found.totals.items()}[Path.SOFTWARE])
+        clock.now += 60
+    assert seen == [0, 0, 0, 0, 2]
+
+
 async def test_filter_that_a_dump_left_out_is_not_counted_anew(kernel: Kernel, clock: Clock) -> None:
     """As the kernel does to one priority when another, dumped before it, goes meanwhile."""
     old, other = forwarding((9000, 900_000), (9000, 900_000)), forwarding((1, 100), (1, 100), handle=2)
