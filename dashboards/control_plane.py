@@ -255,8 +255,8 @@ def at_work() -> list[Json]:
     return [
         timeseries(
             "Busy",
-            "The share of the time that the main loop of ovn-controller or northd works. Above the line, with full"
-            f" recomputes, it is a storm of them. The {LINES} that were highest.",
+            "The share of the time that the main loop of ovn-controller or northd works, or waits for a CPU to work on."
+            f" Above the line, with full recomputes, it is a storm of them. The {LINES} that were highest.",
             [query(worst(BUSY, count=LINES), DAEMON)],
             size=(12, 7),
             unit="percentunit",

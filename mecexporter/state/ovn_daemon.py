@@ -24,7 +24,7 @@ class Run(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopwatch:
-    """``stopwatch/show`` of one; seconds.
+    """``stopwatch/show`` of one; seconds by the clock, whether it had a CPU or not.
 
     Attributes:
         samples: how many were taken since the daemon's start.
