@@ -33,10 +33,14 @@ def short_dir() -> Iterator[Path]:
 
 
 class Daemon:
-    """One daemon as a child process: pidfile and control socket are where its own defaults put them under `run_dir`."""
+    """One daemon as a child process: pidfile and control socket are where its own defaults put them under `run_dir`.
 
-    def __init__(self, run_dir: Path, name: str, *args: str) -> None:
+    It is up when it knows a command by its control socket, for some come only after it has read its database.
+    """
+
+    def __init__(self, run_dir: Path, name: str, *args: str, knows: str = "version") -> None:
         self.name = name
+        self._knows = knows
         self.run_dir = run_dir
         self._command = [
             name,
@@ -68,9 +72,16 @@ class Daemon:
             assert self._process is not None
             assert self._process.poll() is None, f"{self.name} ended with {self._process.returncode}"
             pidfile = self.run_dir / f"{self.name}.pid"
-            return self.control.exists() and pidfile.exists() and pidfile.read_text() == f"{self.pid}\n"
+            named = self.control.exists() and pidfile.exists() and pidfile.read_text() == f"{self.pid}\n"
+            return named and self._knows in self._commands()
 
         wait_until(ready, _START_SECONDS, f"{self.name} is up")
+
+    def _commands(self) -> list[str]:
+        """None of a daemon that does not answer yet."""
+        command = ("ovs-appctl", "--timeout=5", f"--target={self.control}", "list-commands")
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30, env=_PATH)
+        return done.stdout.split()
 
     def suspend(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
@@ -153,8 +164,9 @@ class Node:
         self.run_dir = run_dir
         self.server = OvsdbServer(run_dir, "Open_vSwitch")
         self.vswitchd = Daemon(
-            run_dir, "ovs-vswitchd", "--enable-dummy=override", "--disable-system", f"unix:{self.server.socket}"
-        )
+            run_dir, "ovs-vswitchd", "--enable-dummy=override", "--disable-system", f"unix:{self.server.socket}",
+            knows="upcall/show",
+        )  # fmt: skip
 
     def start(self) -> None:
         self.server.start()
