@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from mecexporter.sources.wire.endpoint import Endpoint, TlsFiles
     from mecexporter.state.world import World
 
+OWN = "mecexporter"
+"""The component that we are."""
+
 _DATABASE_DEADLINE = 1.5
 _MAX_BYTES = 1 << 20  # a system's bundle of CAs has some 200 kB
 _FROM_TABLE = re.compile(r"db:([^,]+),([^,]+),([^,]+)")  # ovsdb-server(1)
@@ -91,7 +94,7 @@ class CertificatesSource(Source[tuple[CertificateFile, ...]]):
         if self._own is not None:
             own = self._own
             files = {"key": own.private_key, "certificate": own.certificate, "ca": own.ca_cert}
-            wanted["mecexporter"] = {what: str(path) for what, path in files.items()}
+            wanted[OWN] = {what: str(path) for what, path in files.items()}
         lines = await self._lines.call(self._command_lines)
         for daemon in self._daemons:
             wanted[daemon.component] = await self._files(daemon, lines.get(daemon.component))
@@ -157,6 +160,8 @@ def _read_all(wanted: dict[str, _Files]) -> tuple[CertificateFile, ...]:
             try:
                 certificates = _certificates(Path(path), Path(key) if key else None)
             except SourceError as error:
+                if error.reason is Reason.MISSING and component != OWN and not Path(path).parent.is_dir():
+                    continue  # the daemon sees another file system than we: one of the two is in a container
                 why = error.why
             else:
                 if kind is CertificateKind.CERTIFICATE:

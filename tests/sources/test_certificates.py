@@ -242,6 +242,19 @@ async def test_files_that_cannot_be_told(pki: Pki) -> None:
         assert user in await why(good)
 
 
+async def test_a_daemon_of_another_file_system_is_left_out(pki: Pki) -> None:
+    """Of a path in a container the directory is not there; what is missing from one that is there is told of."""
+    elsewhere, gone = pki.dir / "etc/server.pem", pki.dir / "gone.pem"
+    with serving(pki, "OVN_Southbound", *FROM_TABLE) as (server, daemon):
+        set_ssl(server, TlsFiles(elsewhere, elsewhere.with_name("chain.pem"), gone))
+        found = await read(daemon, own=TlsFiles(elsewhere, elsewhere, pki.dir / "ca.pem"))
+    assert {of: file.why for of, file in found.items()} == {
+        ("OVN_Southbound", "ca"): f"no {gone}",
+        ("mecexporter", "certificate"): f"{elsewhere} holds the private key as well: it is not opened",
+        ("mecexporter", "ca"): None,
+    }
+
+
 async def test_nothing_that_is_a_key_is_opened(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     pki.issue("server", days=20)
     opened: list[str] = []
