@@ -81,9 +81,10 @@ def _summary(drift: Drift) -> str:
         case State.CHANGED:
             return f"{what}: its {rows} in Northbound is of the same revision as in Neutron, but not its {drift.what}"
         case State.AHEAD:
+            refuses = "some releases of Neutron refuse" if drift.resource in _MAY_NEED_NONE else "Neutron refuses"
             return (
                 f"{what} is of revision {drift.ordered} in Neutron, its {rows} in Northbound of {drift.held}: "
-                "Neutron refuses to write what seems newer, so that no update of it arrives any more"
+                f"{refuses} to write what seems newer, so that no update of it arrives any more"
             )
     return f"{what} is of revision {drift.ordered} in Neutron, its {rows} in Northbound still of {drift.held}"
 

@@ -160,6 +160,8 @@ def test_every_drift_and_what_is_none(openstack: OpenStack) -> None:
         name: openstack.create_subnet(nets["served"], f"10.{n}.0.0/24")
         for n, name in enumerate(("lost", "behind", "ahead"), 1)
     }
+    for name, subnet in subnets.items():  # Neutron 29 makes them with revision 0
+        openstack.network("PUT", f"/subnets/{subnet}", {"subnet": {"name": name}})
     tenant.touch_all()
     strange = str(uuid4())
     # By these names Neutron's own tool knows a row for its own.
@@ -262,8 +264,10 @@ def repair(openstack: OpenStack, tenant: Tenant, said: dict[str, str], ports: di
             name = row_of(openstack, table, uuid) if table in ("NAT", "DHCP_Options") else uuid
             name = f"neutron-{uuid}" if kind in ("network", "router") else name
             tenant.touch(what, uuid)
+            name = row_of(openstack, table, uuid) if table in ("NAT", "DHCP_Options") else name  # it may be a new one
             kept = openstack.nbctl("get", table, name, REVISION).strip()
-            assert kept == '"99"', "Neutron does not write what seems newer"
+            if kind in ("network", "port", "router"):
+                assert kept == '"99"', "Neutron does not write what seems newer"
             openstack.nbctl("set", table, name, f"{REVISION}=0")
         if "still of" in summary or "in Northbound of" in summary or "but not its" in summary:
             tenant.touch(what, uuid)
