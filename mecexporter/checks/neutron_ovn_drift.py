@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 SECOND_LOOK = 10.0
 """Seconds after the first look, at least, that the second one is made (contract)."""
 
-_WORDS = {Resource.ROUTER_PORT: "port", Resource.SECURITY_GROUP: "security group"}
+_WORDS = {
+    Resource.ROUTER_PORT: "port",
+    Resource.SECURITY_GROUP: "security group",
+    Resource.FLOATING_IP: "floating ip",
+}
 """What the command line's client calls a resource, where not as we do."""
+_MAY_NEED_NONE = {Resource.FLOATING_IP: "is not attached", Resource.SUBNET: "has no DHCP"}
 _NAMES = {"Logical_Switch": "neutron-", "Logical_Router": "neutron-", "Logical_Router_Port": "lrp-"}
 """What goes before the UUID in a row's name."""
+_KEYS = {"DHCP_Options": "subnet_id", "NAT": '"neutron:fip_id"'}
 _BEGIN = "external_ids:'\"neutron:revision_number\"'=0"
 _REPAIR = (
     "neutron-ovn-db-sync-util --ovn-neutron_sync_mode repair, with neutron-server's --config-file options; see first "
@@ -68,13 +74,17 @@ def _summary(drift: Drift) -> str:
         case State.MISSING:
             return f"{what} is in Neutron, and Northbound has no {rows} of it"
         case State.EXTRA:
-            return f"{what} is not in Neutron, and Northbound has a {rows} of it"
+            gone = "is not in Neutron"
+            if drift.resource in _MAY_NEED_NONE:
+                gone = f"{gone}, or {_MAY_NEED_NONE[drift.resource]}"
+            return f"{what} {gone}, and Northbound has a {rows} of it"
         case State.CHANGED:
             return f"{what}: its {rows} in Northbound is of the same revision as in Neutron, but not its {drift.what}"
         case State.AHEAD:
+            refuses = "some releases of Neutron refuse" if drift.resource in _MAY_NEED_NONE else "Neutron refuses"
             return (
                 f"{what} is of revision {drift.ordered} in Neutron, its {rows} in Northbound of {drift.held}: "
-                "Neutron refuses to write what seems newer, so that no update of it arrives any more"
+                f"{refuses} to write what seems newer, so that no update of it arrives any more"
             )
     return f"{what} is of revision {drift.ordered} in Neutron, its {rows} in Northbound still of {drift.held}"
 
@@ -82,10 +92,9 @@ def _summary(drift: Drift) -> str:
 def _remedy(drift: Drift) -> str:
     if drift.state in (State.MISSING, State.EXTRA):
         return _REPAIR
-    steps = [f"have Neutron write it anew, by its own name: {_touch(drift)}"]
+    steps = [f"have Neutron write it anew, as it is: {_touch(drift)}"]
     if drift.state is State.AHEAD:
-        names = {table: quoted(_NAMES.get(table, "") + drift.uuid) for table in drift.rows}
-        steps[:0] = [f"on this host: ovn-nbctl set {table} {name} {_BEGIN}" for table, name in names.items()]
+        steps[:0] = [f"on this host: ovn-nbctl set {table} {_row(drift, table)} {_BEGIN}" for table in drift.rows]
     if "Logical_Router_Port" in drift.rows:
         row = quoted(f"lrp-{drift.uuid}")
         steps.append(f"if its Logical_Router_Port stays as it is: ovn-nbctl lrp-del {row}, and at once {_REPAIR}")
@@ -99,10 +108,19 @@ def _remedy(drift: Drift) -> str:
     return "; ".join(steps)
 
 
+def _row(drift: Drift, table: str) -> str:
+    """How ovn-nbctl finds a row: by its name, or by an id that it bears."""
+    if table in _KEYS:
+        found = quoted(f"external_ids:{_KEYS[table]}={drift.uuid}")
+        return f'"$(ovn-nbctl --bare --columns=_uuid find {table} {found})"'
+    return quoted(_NAMES.get(table, "") + drift.uuid)
+
+
 def _touch(drift: Drift) -> str:
     """Neutron writes the whole row at an update that changes nothing too."""
     kind, uuid = _word(drift), quoted(drift.uuid)
-    return f'openstack {kind} set --name "$(openstack {kind} show -f value -c name {uuid})" {uuid}'
+    what = "description" if drift.resource is Resource.FLOATING_IP else "name"
+    return f'openstack {kind} set --{what} "$(openstack {kind} show -f value -c {what} {uuid})" {uuid}'
 
 
 def _regroup(drift: Drift) -> str:

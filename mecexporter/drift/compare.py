@@ -26,6 +26,8 @@ def numbers(neutron: Neutron) -> dict[Resource, int]:
         Resource.PORT: len(neutron.ports),
         Resource.ROUTER: len(neutron.routers),
         Resource.ROUTER_PORT: len(neutron.router_ports),
+        Resource.SUBNET: len(neutron.subnets),
+        Resource.FLOATING_IP: len(neutron.floating_ips),
         Resource.SECURITY_GROUP: len(neutron.security_groups),
     }
 
@@ -38,11 +40,15 @@ def compare(neutron: Neutron, northbound: Northbound) -> Iterator[Drift]:
     plain = (
         (Resource.NETWORK, neutron.networks, northbound.switches, "Logical_Switch"),
         (Resource.ROUTER, neutron.routers, northbound.routers, "Logical_Router"),
+        (Resource.SUBNET, neutron.subnets, northbound.subnets, "DHCP_Options"),
+        (Resource.FLOATING_IP, neutron.floating_ips, northbound.floating_ips, "NAT"),
         (Resource.SECURITY_GROUP, neutron.security_groups, northbound.security_groups, "Port_Group"),
     )
     for resource, orders, rows, table in plain:
         for uuid, order in orders.items():
-            yield from _judged(resource, uuid, order, {table: rows.get(uuid)})
+            row = rows.get(uuid)
+            changed = row is not None and row.addresses != order.addresses
+            yield from _judged(resource, uuid, order, {table: row}, "addresses" if changed else "")
         foreign = neutron.foreign if resource is Resource.ROUTER else ()
         for uuid in rows.keys() - orders.keys() - set(foreign):
             yield _extra(resource, uuid, {table: rows[uuid]})

@@ -19,6 +19,8 @@ COLUMNS = {
     "Logical_Router_Port": ("name", "external_ids"),
     "Logical_Switch_Port": ("name", "external_ids", "type", "addresses", "enabled"),
     "Port_Group": ("name", "external_ids", "ports"),
+    "DHCP_Options": ("external_ids",),
+    "NAT": ("external_ids", "external_ip", "logical_ip"),
 }
 """What is asked of each table."""
 
@@ -31,6 +33,10 @@ _NAMES = {
     "Logical_Switch_Port": re.compile(f"({_UUID})"),
     "Port_Group": re.compile(f"pg_({'_'.join(_PARTS)})"),
 }
+_KEYS = {"DHCP_Options": "subnet_id", "NAT": "neutron:fip_id"}
+"""Rows without a name of the object's bear its id here."""
+_OF_PORT = "port_id"
+"""Of DHCP_Options that are a single port's."""
 _OWN = "neutron:"
 _REVISION = "neutron:revision_number"
 
@@ -54,6 +60,7 @@ class Row(NamedTuple):
     uuid: str
     revision: int | None
     port: PortRow | None = None
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -71,6 +78,8 @@ class Northbound:
     router_ports: dict[str, Row] = field(default_factory=dict)
     ports: dict[str, Row] = field(default_factory=dict)
     security_groups: dict[str, Row] = field(default_factory=dict)
+    subnets: dict[str, Row] = field(default_factory=dict)
+    floating_ips: dict[str, Row] = field(default_factory=dict)
     members: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def add(self, table: str, row: Mapping[str, Any]) -> None:
@@ -80,10 +89,14 @@ class Northbound:
             table: a key of COLUMNS.
             row: with these columns and its ``_uuid``.
         """
-        named = _NAMES[table].fullmatch(row["name"])
-        if named is None:
+        own, ids = row["_uuid"], row["external_ids"]
+        if table in _KEYS:
+            uuid = None if _OF_PORT in ids else ids.get(_KEYS[table])
+        else:
+            named = _NAMES[table].fullmatch(row["name"])
+            uuid = named and named[1]
+        if uuid is None:
             return
-        uuid, own, ids = named[1], row["_uuid"], row["external_ids"]
         if not any(name.startswith(_OWN) for name in ids):
             return
         if table == "Port_Group":
@@ -100,8 +113,11 @@ class Northbound:
             words = (word for address in row["addresses"] for word in address.lower().split())
             content = PortRow(intern(row["type"]), frozenset(words), row["enabled"] is not False)
             self.ports[uuid] = Row(own, revision, content)
+        elif table == "NAT":
+            self.floating_ips[uuid] = Row(own, revision, addresses=(row["external_ip"], row["logical_ip"]))
         else:
             of = {
+                "DHCP_Options": self.subnets,
                 "Logical_Switch": self.switches,
                 "Logical_Router": self.routers,
                 "Logical_Router_Port": self.router_ports,

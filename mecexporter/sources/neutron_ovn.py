@@ -39,6 +39,8 @@ _LISTS = {
     Resource.NETWORK: "networks",
     Resource.ROUTER: "routers",
     Resource.SECURITY_GROUP: "security-groups",
+    Resource.SUBNET: "subnets",
+    Resource.FLOATING_IP: "floatingips",
     Resource.PORT: "ports",
     Resource.ROUTER_PORT: "ports",
 }
@@ -47,10 +49,12 @@ _TABLES = {
     "networks": ("Logical_Switch",),
     "routers": ("Logical_Router",),
     "security-groups": ("Port_Group",),
+    "subnets": ("DHCP_Options",),
+    "floatingips": ("NAT",),
     "ports": _OF_PORTS,
 }
-_ORDER = ("routers", "networks", "security-groups", "ports")
-"""Routers before ports, as :meth:`Neutron.add` wants it."""
+_ORDER = ("routers", "networks", "subnets", "security-groups", "floatingips", "ports")
+"""Routers first, as :meth:`Neutron.add` wants it."""
 
 _BY_IDS = 1000
 """Objects that are looked at again one by one; of more, all are."""

@@ -17,6 +17,8 @@ class Resource(StrEnum):
     PORT = "port"
     ROUTER = "router"
     ROUTER_PORT = "router_port"
+    SUBNET = "subnet"
+    FLOATING_IP = "floating_ip"
     SECURITY_GROUP = "security_group"
 
 

@@ -76,6 +76,21 @@ def test_where_northbound_is_not_written_or_nobody_has_credentials_it_does_not_a
             f"ovn-nbctl lrp-del lrp-{PORT}, and at once neutron-ovn-db-sync-util",
         ),
         (
+            drift(State.AHEAD, Resource.FLOATING_IP, held=9, rows=("NAT",)),
+            f"floating ip {PORT} is of revision 5 in Neutron, its NAT in Northbound of 9",
+            f"""--columns=_uuid find NAT 'external_ids:"neutron:fip_id"={PORT}')" external_ids:""",
+        ),
+        (
+            drift(State.EXTRA, Resource.FLOATING_IP, rows=("NAT",)),
+            f"floating ip {PORT} is not in Neutron, or is not attached, and Northbound has a NAT of it",
+            "neutron-ovn-db-sync-util --ovn-neutron_sync_mode repair",
+        ),
+        (
+            drift(State.BEHIND, Resource.FLOATING_IP, held=1, age=720, rows=("NAT",)),
+            f"floating ip {PORT} is of revision 5 in Neutron, its NAT in Northbound still of 1",
+            f'openstack floating ip set --description "$(openstack floating ip show -f value -c description {PORT})"',
+        ),
+        (
             drift(State.CHANGED, what="addresses"),
             f"port {PORT}: its {LSP} in Northbound is of the same revision as in Neutron, but not its addresses",
             f"{PORT})\" {PORT}",

@@ -11,7 +11,7 @@ from mecexporter.drift.northbound import Northbound
 
 Row = dict[str, Any]
 
-LISTS = ("routers", "networks", "security-groups", "ports")
+LISTS = ("routers", "networks", "subnets", "security-groups", "floatingips", "ports")
 
 
 def uuid(number: int) -> str:
@@ -54,6 +54,37 @@ def other(name: str, revision: int | None = 3, **changes: Any) -> Row:
     """A Logical_Switch, Logical_Router or Logical_Router_Port."""
     ids = {"neutron:network_name": "n"} | ({} if revision is None else {"neutron:revision_number": str(revision)})
     return {"_uuid": f"row-{name}", "name": name, "external_ids": ids} | changes
+
+
+def subnet(number: int, revision: int = 3, **changes: Any) -> Row:
+    """With DHCP."""
+    row = {"id": uuid(number), "revision_number": revision, "enable_dhcp": True, "ip_version": 4}
+    return row | {"ipv6_address_mode": None} | changes
+
+
+def dhcp(number: int, revision: int = 3, **ids: str) -> Row:
+    """The DHCP_Options of a subnet, or with ``port_id`` of one port on it."""
+    own = {"subnet_id": uuid(number), "neutron:revision_number": str(revision)}
+    return {"_uuid": f"dhcp-{number}", "external_ids": own | ids}
+
+
+def floating_ip(number: int, revision: int = 3, **changes: Any) -> Row:
+    """Attached to a port."""
+    return {
+        "id": uuid(number),
+        "revision_number": revision,
+        "port_id": uuid(1),
+        "router_id": uuid(2),
+        "floating_ip_address": f"203.0.113.{number}",
+        "fixed_ip_address": f"10.0.0.{number}",
+    } | changes
+
+
+def nat(number: int, revision: int = 3, **changes: Any) -> Row:
+    """As Neutron makes it of that."""
+    ids = {"neutron:fip_id": uuid(number), "neutron:revision_number": str(revision)}
+    row = {"_uuid": f"nat-{number}", "external_ids": ids, "external_ip": f"203.0.113.{number}"}
+    return row | {"logical_ip": f"10.0.0.{number}"} | changes
 
 
 def group(number: int, *members: int) -> Row:

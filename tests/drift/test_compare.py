@@ -11,7 +11,21 @@ from hypothesis import strategies as st
 
 from mecexporter.drift.compare import compare, numbers
 from mecexporter.state.neutron_ovn import Resource
-from tests.drift.looks import Row, group, neutron, northbound, other, port, switch_port, told, uuid
+from tests.drift.looks import (
+    Row,
+    dhcp,
+    floating_ip,
+    group,
+    nat,
+    neutron,
+    northbound,
+    other,
+    port,
+    subnet,
+    switch_port,
+    told,
+    uuid,
+)
 
 SG, OTHER_SG = 200, 201
 
@@ -125,14 +139,38 @@ def test_rows_that_are_none_of_neutrons_business() -> None:
 def test_objects_that_have_no_row() -> None:
     order = neutron(
         routers=[{"id": uuid(1), "revision_number": 1, "flavor_id": uuid(7)}],
+        subnets=[
+            subnet(11, enable_dhcp=False),
+            subnet(12, ip_version=6, ipv6_address_mode="slaac"),
+        ],
+        floatingips=[
+            floating_ip(21, port_id=None, router_id=None, fixed_ip_address=None),
+            floating_ip(22, port_id=None, fixed_ip_address=None),  # it forwards single ports
+            floating_ip(23, router_id=uuid(1)),
+        ],
         ports=[
             port(2, device_owner="network:floatingip"),
             port(3, device_owner="network:router_interface", device_id=uuid(1)),
         ],
     )
     assert told(order, northbound(Logical_Switch_Port=[switch_port(3)])) == set()
-    assert numbers(order) == {
-        Resource.NETWORK: 0, Resource.PORT: 1, Resource.ROUTER: 0, Resource.ROUTER_PORT: 0, Resource.SECURITY_GROUP: 0,
+    assert numbers(order) == dict.fromkeys(Resource, 0) | {Resource.PORT: 1}
+
+
+def test_subnets_with_dhcp() -> None:
+    order = neutron(subnets=[subnet(1), subnet(2, ip_version=6, ipv6_address_mode="dhcpv6-stateful"), subnet(3)])
+    held = northbound(DHCP_Options=[dhcp(1), dhcp(1, 0, port_id=uuid(9)), dhcp(2, 1), dhcp(4)])
+    assert told(order, held) == {
+        ("subnet", uuid(2), "behind"), ("subnet", uuid(3), "missing"), ("subnet", uuid(4), "extra"),
+    }  # fmt: skip
+
+
+def test_floating_ips_by_content() -> None:
+    order = neutron(floatingips=[floating_ip(1), floating_ip(2), floating_ip(3)])
+    snat = {"_uuid": "snat", "external_ids": {}, "external_ip": "203.0.113.9", "logical_ip": "10.0.0.0/24"}
+    held = northbound(NAT=[nat(1), nat(2, logical_ip="10.0.0.77"), nat(3, 9), nat(4), snat])
+    assert told(order, held) == {
+        ("floating_ip", uuid(2), "changed"), ("floating_ip", uuid(3), "ahead"), ("floating_ip", uuid(4), "extra"),
     }  # fmt: skip
 
 
@@ -151,7 +189,7 @@ class Thing:
 THINGS = st.lists(
     st.builds(
         Thing,
-        kind=st.sampled_from(["network", "port", "router", "router_port", "security_group"]),
+        kind=st.sampled_from([str(resource) for resource in Resource]),
         state=st.sampled_from(["in_sync", "missing", "extra", "behind", "ahead", "changed"]),
         ordered=st.integers(10, 20),
         step=st.integers(1, 9),
@@ -166,7 +204,7 @@ def written(thing: Thing, number: int) -> tuple[dict[str, list[Row]], dict[str, 
     state = thing.state
     if thing.kind == "security_group" and state in ("behind", "ahead", "changed"):
         state = "in_sync"
-    if thing.kind != "port" and state == "changed":
+    if thing.kind not in ("port", "floating_ip") and state == "changed":
         state = "in_sync"
     held = thing.ordered + {"behind": -thing.step, "ahead": thing.step}.get(state, 0)
     lists: dict[str, list[Row]] = {}
@@ -178,6 +216,11 @@ def written(thing: Thing, number: int) -> tuple[dict[str, list[Row]], dict[str, 
         lists["routers"], tables["Logical_Router"] = [plain], [other(f"neutron-{uuid(number)}", held)]
     elif thing.kind == "security_group":
         lists["security_groups"], tables["Port_Group"] = [{"id": uuid(number)}], [group(number)]
+    elif thing.kind == "subnet":
+        lists["subnets"], tables["DHCP_Options"] = [subnet(number, thing.ordered)], [dhcp(number, held)]
+    elif thing.kind == "floating_ip":
+        off = {"external_ip" if thing.noise else "logical_ip": "192.0.2.1"} if state == "changed" else {}
+        lists["floatingips"], tables["NAT"] = [floating_ip(number, thing.ordered)], [nat(number, held, **off)]
     elif thing.kind == "port":
         lists["ports"] = [port(number, revision_number=thing.ordered)]
         content = {"enabled": False} if thing.noise else {"addresses": ("fa:16:3e:00:00:ff",)}

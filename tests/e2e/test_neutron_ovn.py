@@ -53,7 +53,7 @@ class Tenant:
     def __init__(self, openstack: OpenStack) -> None:
         self.openstack = openstack
         self.net = openstack.create_network("net")
-        subnet = openstack.create_subnet(self.net, "10.0.0.0/24")
+        subnet = self.subnet = openstack.create_subnet(self.net, "10.0.0.0/24")
         self.make("subnets", network_id=self.net, ip_version=6, cidr="fd00::/64", ipv6_address_mode="slaac",
                   ipv6_ra_mode="slaac")  # fmt: skip
         self.make("subnets", network_id=self.net, ip_version=4, cidr="10.9.0.0/24", enable_dhcp=False)
@@ -73,7 +73,8 @@ class Tenant:
         self.add_port(port_security_enabled=False, security_groups=[])
         openstack.create_port(self.net, HOST, "0000:3b:00.2", "vm")
         self.make("ports", network_id=self.net, fixed_ips=[])
-        self.make("floatingips", floating_network_id=outside, port_id=self.port)
+        self.outside = outside
+        self.floating_ip = self.make("floatingips", floating_network_id=outside, port_id=self.port)
         self.make("floatingips", floating_network_id=outside)
 
     def make(self, what: str, **values: Any) -> str:
@@ -88,12 +89,13 @@ class Tenant:
     def touch(self, what: str, uuid: str) -> None:
         """As the remedy says: an update that changes nothing has Neutron write the row anew."""
         kind = what.removesuffix("s").replace("-", "_")
-        name = self.openstack.network("GET", f"/{what}/{uuid}?fields=name")[kind]["name"]
-        self.openstack.network("PUT", f"/{what}/{uuid}", {kind: {"name": name}})
+        field = "description" if what == "floatingips" else "name"
+        now = self.openstack.network("GET", f"/{what}/{uuid}?fields={field}")[kind]
+        self.openstack.network("PUT", f"/{what}/{uuid}", {kind: {field: now[field]}})
 
     def touch_all(self) -> None:
         """In place of Neutron's maintenance: what was made or joined is behind until then."""
-        for what in ("networks", "routers", "ports"):
+        for what in ("subnets", "networks", "routers", "ports"):
             for row in self.openstack.network("GET", f"/{what}?fields=id&fields=device_owner")[what]:
                 if row.get("device_owner") != "network:floatingip":
                     self.touch(what, row["id"])
@@ -135,6 +137,12 @@ def evaluated(exporter: VfExporter) -> bool:
     return CHECK in exporter.report()["ok"] and bool(exporter.series(METRIC))
 
 
+def row_of(openstack: OpenStack, table: str, uuid: str) -> str:
+    """Of a row without a name, as the remedy finds it."""
+    key = {"NAT": '"neutron:fip_id"', "DHCP_Options": "subnet_id"}[table]
+    return openstack.nbctl("--bare", "--columns=_uuid", "find", table, f"external_ids:{key}={uuid}").strip()
+
+
 def test_every_drift_and_what_is_none(openstack: OpenStack) -> None:
     tenant = Tenant(openstack)
     other = openstack.create_network("other")
@@ -142,6 +150,18 @@ def test_every_drift_and_what_is_none(openstack: OpenStack) -> None:
     spare = {name: tenant.make("routers") for name in ("lost", "behind", "ahead")}
     nets = {name: openstack.create_network(name) for name in ("behind", "ahead")}
     lost_group = tenant.make("security-groups", name="lost")
+    fixed = {"fixed_ips": [{"subnet_id": tenant.subnet}]}
+    fips = {
+        name: tenant.make("floatingips", floating_network_id=tenant.outside, port_id=tenant.add_port(**fixed))
+        for name in ("lost", "behind", "ahead", "moved")
+    }
+    nets |= {"served": openstack.create_network("served")}
+    subnets = {
+        name: openstack.create_subnet(nets["served"], f"10.{n}.0.0/24")
+        for n, name in enumerate(("lost", "behind", "ahead"), 1)
+    }
+    for name, subnet in subnets.items():  # Neutron 29 makes them with revision 0
+        openstack.network("PUT", f"/subnets/{subnet}", {"subnet": {"name": name}})
     tenant.touch_all()
     strange = str(uuid4())
     # By these names Neutron's own tool knows a row for its own.
@@ -153,7 +173,7 @@ def test_every_drift_and_what_is_none(openstack: OpenStack) -> None:
         wait_until(lambda: (counts(exporter), found(exporter)) == ({}, {}), SOON, "all is in sync")
         numbers = {labels: value for labels, value in exporter.series(METRIC).items() if '"in_sync"' in labels}
         assert {labels.split('"')[1] for labels, value in numbers.items() if value} == {
-            "network", "port", "router", "router_port", "security_group",
+            "network", "port", "router", "router_port", "security_group", "subnet", "floating_ip",
         }  # fmt: skip
 
         nb = openstack.nbctl
@@ -170,7 +190,17 @@ def test_every_drift_and_what_is_none(openstack: OpenStack) -> None:
         lrp = f"lrp-{strange}"
         nb("lrp-add", f"neutron-{strange}", lrp, "fa:16:3e:00:00:09", "10.66.0.1/24", "--", "set",
            "Logical_Router_Port", lrp, *ids)  # fmt: skip
+        router = f"neutron-{tenant.router}"
+        nb("remove", "Logical_Router", router, "nat", row_of(openstack, "NAT", fips["lost"]))
+        nb("destroy", "DHCP_Options", row_of(openstack, "DHCP_Options", subnets["lost"]))
+        nb("set", "NAT", row_of(openstack, "NAT", fips["moved"]), "logical_ip=192.0.2.1")
+        nb("lr-nat-add", router, "dnat_and_snat", "203.0.113.250", "10.0.0.250")
+        row = nb("--bare", "--columns=_uuid", "find", "NAT", "external_ip=203.0.113.250").strip()
+        nb("set", "NAT", row, f"{REVISION}=1", f'external_ids:"neutron:fip_id"={strange}')
+        nb("create", "DHCP_Options", "cidr=10.77.0.0/24", f"external_ids:subnet_id={strange}", f"{REVISION}=1")
         for name, revision in (("behind", 0), ("ahead", 99)):
+            nb("set", "NAT", row_of(openstack, "NAT", fips[name]), f"{REVISION}={revision}")
+            nb("set", "DHCP_Options", row_of(openstack, "DHCP_Options", subnets[name]), f"{REVISION}={revision}")
             nb("set", "Logical_Switch_Port", ports[name], f"{REVISION}={revision}")
             nb("set", "Logical_Switch", f"neutron-{nets[name]}", f"{REVISION}={revision}")
             nb("set", "Logical_Router", f"neutron-{spare[name]}", f"{REVISION}={revision}")
@@ -186,12 +216,17 @@ def test_every_drift_and_what_is_none(openstack: OpenStack) -> None:
         nb("ls-add", "transit", "--", "lsp-add", "transit", str(uuid4()), "--", "lr-add", "mine")
 
         missing = {f"port/{ports['lost']}", f"network/{other}", f"router/{spare['lost']}",
-                   f"router_port/{tenant.interface}", f"security_group/{lost_group}"}  # fmt: skip
-        extra = {f"{kind}/{strange}" for kind in ("port", "network", "router", "security_group", "router_port")}
+                   f"router_port/{tenant.interface}", f"security_group/{lost_group}",
+                   f"floating_ip/{fips['lost']}", f"subnet/{subnets['lost']}"}  # fmt: skip
+        kinds = ("port", "network", "router", "subnet", "floating_ip", "router_port", "security_group")
+        extra = {f"{kind}/{strange}" for kind in kinds}
         behind, ahead = (
-            {f"port/{ports[name]}", f"network/{nets[name]}", f"router/{spare[name]}"} for name in ("behind", "ahead")
+            {f"port/{ports[name]}", f"network/{nets[name]}", f"router/{spare[name]}"}
+            | {f"subnet/{subnets[name]}", f"floating_ip/{fips[name]}"}
+            for name in ("behind", "ahead")
         )
         changed = {f"port/{ports[name]}" for name in ("moved", "off", "ungrouped", "joined")}
+        changed |= {f"floating_ip/{fips['moved']}"}
         everything = missing | extra | behind | ahead | changed
         wait_until(lambda: found(exporter).keys() == everything, SOON, "each is found, and nothing else")
         said = found(exporter)
@@ -201,15 +236,16 @@ def test_every_drift_and_what_is_none(openstack: OpenStack) -> None:
         assert {s for s in said if "in Northbound of 99" in said[s]} == ahead
         assert {s: said[s].rpartition("but not its ")[2] for s in changed} == {
             f"port/{ports['moved']}": "addresses",
+            f"floating_ip/{fips['moved']}": "addresses",
             f"port/{ports['off']}": "admin state",
             f"port/{ports['ungrouped']}": "security groups",
             f"port/{ports['joined']}": "security groups",
         }
-        kinds = ("port", "network", "router", "security_group", "router_port")
         assert counts(exporter) == {
             **{(kind, state): 1 for kind in kinds for state in ("missing", "extra")},
-            **{(kind, state): 1 for kind in kinds[:3] for state in ("behind", "ahead")},
+            **{(kind, state): 1 for kind in kinds[:5] for state in ("behind", "ahead")},
             ("port", "changed"): 4,
+            ("floating_ip", "changed"): 1,
         }
 
         repair(openstack, tenant, said, ports)
@@ -218,17 +254,23 @@ def test_every_drift_and_what_is_none(openstack: OpenStack) -> None:
 
 def repair(openstack: OpenStack, tenant: Tenant, said: dict[str, str], ports: dict[str, str]) -> None:
     """What the remedies say."""
-    tables = {"port": "Logical_Switch_Port", "network": "Logical_Switch", "router": "Logical_Router"}
+    tables = {"port": "Logical_Switch_Port", "network": "Logical_Switch", "router": "Logical_Router",
+              "subnet": "DHCP_Options", "floating_ip": "NAT"}  # fmt: skip
     for subject, summary in said.items():
         kind, _, uuid = subject.partition("/")
-        name = uuid if kind == "port" else f"neutron-{uuid}"
+        what = f"{kind.replace('_', '')}s"
         if "in Northbound of 99" in summary:
-            tenant.touch(f"{kind}s", uuid)
-            kept = openstack.nbctl("get", tables[kind], name, REVISION).strip()
-            assert kept == '"99"', "Neutron does not write what seems newer"
-            openstack.nbctl("set", tables[kind], name, f"{REVISION}=0")
+            table = tables[kind]
+            name = row_of(openstack, table, uuid) if table in ("NAT", "DHCP_Options") else uuid
+            name = f"neutron-{uuid}" if kind in ("network", "router") else name
+            tenant.touch(what, uuid)
+            name = row_of(openstack, table, uuid) if table in ("NAT", "DHCP_Options") else name  # it may be a new one
+            kept = openstack.nbctl("get", table, name, REVISION).strip()
+            if kind in ("network", "port", "router"):
+                assert kept == '"99"', "Neutron does not write what seems newer"
+            openstack.nbctl("set", table, name, f"{REVISION}=0")
         if "still of" in summary or "in Northbound of" in summary or "but not its" in summary:
-            tenant.touch(f"{kind}s", uuid)
+            tenant.touch(what, uuid)
     for name in ("ungrouped", "joined"):
         groups = next(row for row in openstack.ports() if row["id"] == ports[name])["security_groups"]
         openstack.update_port(ports[name], security_groups=[])
@@ -300,11 +342,14 @@ class Load:
 
 @pytest.mark.parametrize(
     "seconds",
-    [pytest.param(60, id="a minute"), pytest.param(1800, id="half an hour", marks=[pytest.mark.long, LONGER])],
+    [
+        pytest.param(60, id="a minute", marks=pytest.mark.long),
+        pytest.param(1800, id="half an hour", marks=[pytest.mark.long, LONGER]),
+    ],
 )
 def test_a_busy_neutron_is_none(openstack: OpenStack, seconds: float) -> None:
     """Behind is all that is ever counted, and not told: it is for Neutron's maintenance, which does not run here."""
-    settings: dict[str, Any] = {"grace": {"neutron_behind": "1h"}}
+    settings: dict[str, Any] = {"grace": {"neutron_behind": "1h"}, "intervals": {"live": "1s", "openstack": "10s"}}
     with Load(openstack) as load, short_dir() as directory, an_exporter(openstack, directory, **settings) as exporter:
         wait_until(lambda: evaluated(exporter), SOON, "the first audit")
         begun, looks = load.rounds, set()
@@ -314,5 +359,5 @@ def test_a_busy_neutron_is_none(openstack: OpenStack, seconds: float) -> None:
             assert {state for _, state in counts(exporter)} <= {"behind"}
             looks.add(exporter.reads("neutron_ovn"))
             assert load.failures == []
-        assert len(looks) > seconds / 10
+        assert len(looks) > seconds / 60
         assert load.rounds - begun > seconds / 20

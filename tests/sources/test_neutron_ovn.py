@@ -15,7 +15,7 @@ from mecexporter.sources.wire.cloud import Cloud
 from mecexporter.state.central import source_name
 from mecexporter.state.neutron_ovn import Resource, State
 from mecexporter.state.ovn_db import LOCAL
-from tests.drift.looks import port, uuid
+from tests.drift.looks import LISTS, port, uuid
 from tests.sources.apis import Apis, serve, sign_in
 from tests.sources.daemons import Server, running, short_dir
 from tests.worlds import NB, active_server, central, standby_server, without
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mecexporter.state.neutron_ovn import NeutronAudit
     from mecexporter.state.world import World
 
-LISTS = ("networks", "routers", "security-groups", "ports")
 NET, VM = uuid(100), 1
 OWN_IDS = 'external_ids:"neutron:revision_number"='
 
