@@ -17,6 +17,7 @@ LONGEST = (
     *CROWDS,
     "tests/lab/test_lab.py",
     "tests/e2e/test_failover.py",
+    "tests/e2e/test_neutron_ovn.py",
     "tests/e2e/test_vfs.py",
     "tests/hwlab/test_hwlab.py",
     "tests/alerts/test_rules.py",
@@ -24,6 +25,9 @@ LONGEST = (
     "tests/checks/test_vfs.py",
     "tests/e2e/test_identity.py",
     "tests/e2e/test_bad_input.py",
+    "tests/e2e/test_security_groups.py",
+    "tests/e2e/test_offload_guest.py",
+    "tests/sources/test_ovs_flows_guest.py",
 )
 """Files of over a minute and a half, the longest first: begun last, they would be waited for by idle workers."""
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.root,
+    # Minutes of two cores for the emulated processors. What each check says has quicker tests, and so has what is read.
+    pytest.mark.long,
     pytest.mark.timeout(1200),
     pytest.mark.skipif(bool(hwlab.unavailable()), reason=hwlab.unavailable() or "-"),
 ]
