@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: what the exporter costs, as a table. Needs root, and some nine minutes."""
+"""`python -m tests.bench`: what the exporter costs, as a table. Needs root, and some fifteen minutes."""
 # ruff: noqa: T201 - a command prints
 
 from __future__ import annotations

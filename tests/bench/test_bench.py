@@ -63,6 +63,7 @@ def test_how_long_ovs_vswitchd_is_held_is_measured() -> None:
 
 @pytest.mark.root
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_chassis_are_measured_and_none_is_said_to_be_behind() -> None:
     rows = {row.what: row.value for row in on_chassis(50, 1_000, 20, 20)}
     assert {"central, CPU", "central, SB server's CPU for us", "central, rules of propagation"} <= rows.keys()
